@@ -1,0 +1,43 @@
+# make course   run every lesson and print what each one measured
+# make test     all that must pass on every change
+# make lab      open the lessons in JupyterLab
+# make bench    compare with other libraries (30 minutes at most)
+# make prove    the long proofs
+# make notebooks [ONLY="00 03"]   run the lessons in place, to refresh the outputs they are stored with
+
+PYTHON ?= python3
+BIN := .venv/bin
+PYTEST := TLBOOK_CACHE="$(CURDIR)/build/test-cache" $(BIN)/python -m pytest
+NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=240 --nbval-sanitize-with tests/nbval_sanitize.cfg
+
+.PHONY: course test lab bench prove notebooks
+
+course: .venv/course.installed
+	$(BIN)/python -m tlbook course
+
+# A test run starts with an empty cache, which its two steps share.
+test: .venv/test.installed
+	rm -rf build/test-cache
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(PYTEST)
+	$(PYTEST) $(NBVAL) notebooks
+
+lab: .venv/course.installed
+	$(BIN)/jupyter lab notebooks
+
+bench: .venv/bench.installed
+	$(BIN)/python benchmarks/feature_extraction.py
+
+prove: .venv/test.installed
+	$(PYTEST) -m prove
+
+notebooks: .venv/course.installed
+	$(BIN)/python -c "import sys; from tlbook.course import run_course; \
+	print(run_course(only=sys.argv[1:] or None, out='notebooks'))" $(ONLY)
+
+# A stamp newer than these two files says that what they list is installed: then nothing is done, offline too.
+.venv/%.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --constraint constraints.txt --editable ".[course,$*]"
+	touch .venv/course.installed $@

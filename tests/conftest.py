@@ -1,0 +1,31 @@
+"""What several test modules share."""
+
+import os
+from pathlib import Path
+
+import nbformat
+import pytest
+
+# `make test` empties this folder first; plain `pytest` uses it again. The reader's own cache stays out of it.
+os.environ.setdefault("TLBOOK_CACHE", str(Path(__file__).parents[1] / "build" / "test-cache"))
+
+
+@pytest.fixture(scope="session")
+def make_lesson():
+    """Return a function that writes a small but complete lesson: title, set-up, the cells given, headline."""
+
+    def make(path, *cells):
+        def code(source, *tags):
+            return nbformat.v4.new_code_cell(source, metadata={"tags": list(tags)} if tags else {})
+
+        title = nbformat.v4.new_markdown_cell(f"# {path.name[:2]} A small lesson")
+        headline = "print('it took a while')\nprint('AUC .87')"
+        notebook = nbformat.v4.new_notebook(
+            cells=[title, code("import os", "setup"), *map(code, cells), code(headline, "headline")],
+            metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}},
+        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(notebook, path)
+        return path
+
+    return make

@@ -1,0 +1,179 @@
+"""Evaluation: scores equal scikit-learn's, intervals know of groups, baselines never look at an input."""
+
+import numpy as np
+import pytest
+from sklearn import metrics
+
+import tlbook as tl
+
+
+def predictions(K, n=120, seed=0, ties=False):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, K, n)
+    logits = rng.normal(size=(n, K)) + 1.2 * np.eye(K)[labels]
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    if ties:
+        p = np.round(p, 1) + 0.05
+        p /= p.sum(1, keepdims=True)
+    return p, labels, rng.random(n) + 0.1, rng.integers(0, 8, n)
+
+
+@pytest.mark.parametrize("K", [2, 3])
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_every_metric_equals_scikit_learns(K, ties, weighted):
+    p, y, w, _ = predictions(K, ties=ties)
+    w = w if weighted else np.ones(len(y))
+    found = tl.evaluate(p, y, sample_weight=w)
+    hit = p.argmax(1)
+    assert found.accuracy == pytest.approx(metrics.accuracy_score(y, hit, sample_weight=w))
+    assert found.balanced_accuracy == pytest.approx(
+        metrics.balanced_accuracy_score(y, hit, sample_weight=w)
+    )
+    assert found.log_loss == pytest.approx(metrics.log_loss(y, p, sample_weight=w))
+    auc = np.mean(
+        [metrics.roc_auc_score(y == k, p[:, k], sample_weight=w) for k in ([1] if K == 2 else range(K))]
+    )
+    assert found.auc == pytest.approx(auc)
+
+
+def test_intervals_hold_the_score_and_a_seed_fixes_them():
+    p, y, _, groups = predictions(3)
+    found, again = (tl.evaluate(p, y, groups=groups) for _ in range(2))
+    assert found.interval == again.interval
+    for metric, (low, high) in found.interval.items():
+        assert low < getattr(found, metric) < high
+
+
+def test_intervals_by_group_are_wider_than_by_example_where_groups_share_their_luck():
+    rng = np.random.default_rng(0)
+    groups, labels = np.repeat(np.arange(20), 15), rng.integers(0, 2, 300)
+    right = np.repeat(rng.random(20) < 0.6, 15)
+    p = np.eye(2)[np.where(right, labels, 1 - labels)] * 0.8 + 0.1
+    width = [
+        np.diff(tl.evaluate(p, labels, groups=g).interval["accuracy"])[0] for g in (groups, None)
+    ]
+    assert width[0] > 2.5 * width[1]
+
+
+def test_the_bootstrap_by_group_has_the_standard_error_of_the_group_means():
+    rng = np.random.default_rng(1)
+    groups, labels = np.repeat(np.arange(60), 4), np.zeros(240, int)
+    labels[0] = 1
+    share = rng.integers(0, 5, 60)
+    right = (np.arange(4) < share[:, None]).ravel()
+    p = np.eye(2)[np.where(right, labels, 1 - labels)]
+    low, high = tl.evaluate(p, labels, groups=groups, resamples=4000).interval["accuracy"]
+    assert high - low == pytest.approx(2 * 1.96 * (share / 4).std() / np.sqrt(60), rel=0.1)
+
+
+def test_the_majority_baseline_calls_everything_the_most_frequent_class():
+    p, y, w, _ = predictions(2, seed=3)
+    y = np.where(np.arange(len(y)) % 3 == 0, 1, 0)
+    majority = tl.evaluate(p, y).baselines["majority"]
+    assert majority["accuracy"] == pytest.approx((y == 0).mean())
+    assert majority["balanced_accuracy"] == majority["auc"] == 0.5
+    assert majority["log_loss"] == pytest.approx(-(2 / 3 * np.log(2 / 3) + 1 / 3 * np.log(1 / 3)))
+
+
+def test_the_group_prior_predicts_the_share_of_each_group_in_training():
+    train_labels, train_groups = [0, 0, 0, 1, 1, 1, 1, 0], list("aaaabbbb")
+    labels, groups = np.array([0, 1, 1, 0]), np.array(list("abcc"))
+    found = tl.evaluate(np.full((4, 2), 0.5), labels, groups=groups, reference=(train_labels, train_groups))
+    prior = np.array([[0.75, 0.25], [0.25, 0.75], [0.5, 0.5], [0.5, 0.5]])
+    assert found.baselines["group prior"]["log_loss"] == pytest.approx(metrics.log_loss(labels, prior))
+    assert found.baselines["group prior"]["auc"] == metrics.roc_auc_score(labels, prior[:, 1])
+    assert "group prior" in repr(found)
+
+
+def test_within_group_auc_is_the_mean_over_groups_that_hold_both_classes():
+    p, y, _, groups = predictions(2, seed=1)
+    y[groups == 4] = 1
+    by_group = []
+    for group in set(groups) - {4}:
+        positive, negative = (p[(groups == group) & (y == k), 1] for k in (1, 0))
+        pairs = np.sign(positive[:, None] - negative[None])
+        by_group.append((pairs / 2 + 0.5).mean())
+    assert tl.evaluate(p, y, groups=groups).within_group_auc == pytest.approx(np.mean(by_group))
+    assert np.isnan(tl.evaluate(p, y).within_group_auc)
+
+
+def test_a_single_class_has_no_auc():
+    found = tl.evaluate([[0.9, 0.1], [0.6, 0.4]], [0, 0])
+    assert np.isnan(found.auc) and np.isnan(found.interval["auc"]).all()
+    assert found.accuracy == found.balanced_accuracy == 1
+
+
+def test_what_is_printed_has_every_score_its_interval_and_the_baseline():
+    p, y, _, groups = predictions(2)
+    text = repr(tl.evaluate(p, y, groups=groups))
+    assert "in 8 groups" in text and "bootstrap over groups" in text
+    for word in ("accuracy", "balanced accuracy", "auc", "log loss", "majority", "within-group AUC"):
+        assert word in text
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy", "auc", "log_loss"])
+def test_an_evaluation_compared_with_itself_differs_by_exactly_zero(metric):
+    p, y, w, groups = predictions(3)
+    a = tl.evaluate(p, y, groups=groups, sample_weight=w)
+    assert tl.compare(a, a, metric=metric).difference == 0
+    assert tl.compare(a, a, metric=metric).interval == (0, 0)
+
+
+def test_a_paired_comparison_sees_a_small_steady_gain_that_the_intervals_hide():
+    p, y, _, groups = predictions(2, n=600)
+    sharper = p.copy()
+    better = np.flatnonzero((p.argmax(1) != y) & (np.arange(600) % 4 == 0))
+    sharper[better] = np.eye(2)[y[better]] * 0.8 + 0.1
+    a, b = (tl.evaluate(q, y, groups=groups) for q in (sharper, p))
+    difference = tl.compare(a, b, metric="accuracy")
+    assert difference.difference == pytest.approx(len(better) / 600)
+    assert difference.interval[0] > 0 and a.interval["accuracy"][0] < b.interval["accuracy"][1]
+    back = tl.compare(b, a, metric="accuracy")
+    assert back.interval == pytest.approx((-difference.interval[1], -difference.interval[0]))
+
+
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        ({"probabilities": np.full((3, 2), 0.5)}, "labels \\(N,\\)"),
+        ({"probabilities": np.full(4, 0.5)}, "must be \\(N, K\\)"),
+        ({"probabilities": np.array([[2.0, -1.0]] * 4)}, "not logits"),
+        ({"probabilities": np.array([[3.0, 1.0]] * 4)}, "not logits"),
+        ({"probabilities": np.full((4, 2), np.nan)}, "finite"),
+        ({"labels": [0, 1, 2, 0]}, "labels must be integers in 0 … 1"),
+        ({"labels": [0, 1, -1, 0]}, "labels must be integers"),
+        ({"labels": [0.0, 1.0, 0.0, 1.0]}, "labels must be integers"),
+        ({"groups": [0, 1]}, "4 entries each"),
+        ({"sample_weight": [1, 1, 1]}, "4 entries each"),
+        ({"sample_weight": [1, 1, 1, -1]}, "at least 0"),
+        ({"sample_weight": [1, 1, 1, np.nan]}, "at least 0"),
+        ({"sample_weight": [0, 0, 0, 0]}, "at least 0"),
+    ],
+)
+def test_what_cannot_be_scored_is_an_error(change, says):
+    good = {"probabilities": np.full((4, 2), 0.5), "labels": [0, 1, 0, 1]}
+    with pytest.raises(ValueError, match=says):
+        tl.evaluate(**(good | change))
+
+
+def test_no_examples_are_an_error():
+    with pytest.raises(ValueError, match="N above 0"):
+        tl.evaluate(np.zeros((0, 2)), np.zeros(0, int))
+
+
+def test_only_evaluations_of_the_same_examples_are_compared():
+    p, y, w, groups = predictions(2)
+    a = tl.evaluate(p, y, groups=groups)
+    others = [
+        tl.evaluate(p, 1 - y, groups=groups),
+        tl.evaluate(p, y),
+        tl.evaluate(p, y, groups=groups[::-1]),
+        tl.evaluate(p, y, groups=groups, sample_weight=w),
+        tl.evaluate(p[:50], y[:50], groups=groups[:50]),
+    ]
+    for b in others:
+        with pytest.raises(ValueError, match="same examples"):
+            tl.compare(a, b)
+    with pytest.raises(ValueError, match="metric must be one of"):
+        tl.compare(a, a, metric="f1")

@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+import torch
+from IPython import display
+
+import tlbook as tl
+from tlbook import widgets
+
+STAGES = ("stem", "blocks.1")
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A few cells of a dozen panels, both classes in each fold, with the features of two early stages."""
+    everything = tl.data.solar_cells(size=32)
+    rng = np.random.default_rng(0)
+    data = everything.subset(np.sort(rng.choice(len(everything), 240, replace=False)))
+    torch.manual_seed(0)
+    backbone = tl.load_backbone(weights=None)
+    return backbone, data, tl.extract(backbone, data, stages=STAGES, cache=False)
+
+
+def test_the_stage_explorer_changes_its_picture_when_a_value_changes(small):
+    cell, stage, picture = widgets.stage_explorer(*small).children
+    seen = [picture.value]
+    stage.value = "blocks.1"
+    seen.append(picture.value)
+    cell.value = 7
+    seen.append(picture.value)
+    assert len(set(seen)) == 3
+    assert all('<img alt="Cells and their' in value for value in seen)
+    assert "cell 0 (" in seen[0] and "at stem" in seen[0]
+    assert "cell 7 (" in seen[2] and "at blocks.1" in seen[2]
+    cell.value, stage.value = 0, "stem"
+    assert picture.value == seen[0]
+
+
+def test_the_static_twin_shows_a_figure_that_says_what_is_in_it(small, monkeypatch):
+    shown = []
+    monkeypatch.setattr(display, "display", shown.append)
+    widgets.stage_explorer_static(*small, cells=[3, 200], stages=STAGES)
+    (image,) = shown
+    data, metadata = image._repr_mimebundle_()
+    alt = metadata["image/png"]["alt"]
+    assert data["image/png"] and all(f"cell {i} (" in alt for i in (3, 200)) and all(s in alt for s in STAGES)
+    assert alt.count("with probability") == 4
+
+
+def test_the_probe_that_judges_a_cell_was_fitted_without_its_panel(small, monkeypatch):
+    _, data, features = small
+    fitted = []
+    linear_probe = widgets.linear_probe
+    monkeypatch.setattr(widgets, "linear_probe", lambda f, split: fitted.append(split) or linear_probe(f, split))
+    says = widgets._probes(data, features)
+    for i in (3, 200):
+        before = len(fitted)
+        p = says(i, "stem")
+        assert 0 <= p <= 1 and data.groups[i] not in data.groups[fitted[-1].train]
+        assert says(i, "stem") == p and len(fitted) <= before + 1  # fitted once
+
+
+def test_the_strongest_maps_are_those_that_stand_out_on_this_image(small):
+    _, data, features = small
+    X = features.select("stem").X
+    strongest = int(np.argmax((X[3] - X.mean(0)) / (X.std(0) + 1e-9)))
+    _, alt = widgets.stage_figure(*small, [3], ["stem"], says=lambda i, stage: 0.25)
+    assert f"at stem: maps {strongest}, " in alt and "probability 0.25" in alt
+
+
+def test_what_cannot_be_explored_is_named(small):
+    backbone, data, features = small
+    with pytest.raises(ValueError, match="not of the same examples"):
+        widgets.stage_explorer(backbone, data.subset(range(20)), features)
+    with pytest.raises(ValueError, match="no groups"):
+        widgets.stage_explorer(backbone, tl.data.from_dataset([data[0], data[1]]), features)

@@ -1,0 +1,50 @@
+"""Transfer learning as three operators: feature extraction, fine-tuning, parameter transfer.
+
+Every public name is reachable from here (``import tlbook as tl``) and is loaded when it is first used, so that the
+import itself is quick.
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+_HOME = {  # public name -> the module that defines it
+    "load_backbone": "backbones",
+    "list_backbones": "backbones",
+    "extract": "feature_extraction",
+    "load_features": "feature_extraction",
+    "transfer": "parameter_transfer",
+    "interpolate": "parameter_transfer",
+    "soup": "parameter_transfer",
+    "TaskVector": "parameter_transfer",
+    "recalibrate_batchnorm": "parameter_transfer",
+    "linear_probe": "probes",
+    "knn_probe": "probes",
+    "cross_val_predict": "probes",
+    "evaluate": "evaluation",
+    "compare": "evaluation",
+    "check": "exercises",
+    "hint": "exercises",
+    "solution": "exercises",
+    "record": "score_card",
+    "scorecard": "score_card",
+    "doctor": "course",
+}
+_MODULES = ("cache", "data", "device", "exercises", "lora", "plots", "widgets")
+
+__all__ = [*_HOME, *_MODULES]
+
+
+def __getattr__(name):
+    if name in _HOME:
+        value = getattr(import_module(f"tlbook.{_HOME[name]}"), name)
+    elif name in _MODULES:
+        value = import_module(f"tlbook.{name}")
+    else:
+        raise AttributeError(f"module 'tlbook' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted([*__all__, "__version__"])

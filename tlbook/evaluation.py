@@ -1,0 +1,196 @@
+"""How good are these predictions, how sure is that, and what would be reached without looking at all?"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.stats import rankdata
+
+METRICS = ("accuracy", "balanced_accuracy", "auc", "log_loss")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of N predictions, each with a 95 % interval.
+
+    Attributes:
+        accuracy, balanced_accuracy, auc, log_loss: floats; the AUC is macro one-vs-rest for more than two classes.
+        within_group_auc: the mean AUC inside the groups that hold several classes: which example of a group, not which
+            group. NaN without groups.
+        interval: {metric: (low, high)} by bootstrap over whole groups (over examples where there are none).
+        baselines: {name: {metric: float}} of predictions that never look at an input.
+    """
+
+    accuracy: float
+    balanced_accuracy: float
+    auc: float
+    log_loss: float
+    within_group_auc: float
+    interval: dict
+    baselines: dict
+    probabilities: np.ndarray = field(repr=False)
+    labels: np.ndarray = field(repr=False)
+    groups: np.ndarray | None = field(repr=False)
+    sample_weight: np.ndarray = field(repr=False)
+
+    def __repr__(self):
+        units = "" if self.groups is None else f" in {len(np.unique(self.groups))} groups"
+        lines = [
+            f"{len(self.labels):,} examples{units}; 95 % intervals: bootstrap over {'groups' if units else 'examples'}"
+        ]
+        for metric in METRICS:
+            low, high = self.interval[metric]
+            beside = "".join(f"   {name}: {scores[metric]:.3f}" for name, scores in self.baselines.items())
+            lines.append(f"{metric.replace('_', ' '):<18} {getattr(self, metric):.3f}  [{low:.3f}, {high:.3f}]{beside}")
+        if not np.isnan(self.within_group_auc):
+            lines.append(f"{'within-group AUC':<18} {self.within_group_auc:.3f}")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """``difference`` of a metric, a − b, and its 95 % ``interval`` by paired bootstrap over the same groups."""
+
+    metric: str
+    difference: float
+    interval: tuple
+
+    def __repr__(self):
+        return f"{self.metric}: a − b = {self.difference:+.3f}  [{self.interval[0]:+.3f}, {self.interval[1]:+.3f}]"
+
+
+def evaluate(probabilities, labels, *, groups=None, sample_weight=None, reference=None, resamples=1000, seed=0):
+    """Score probabilities against labels, with intervals and baselines.
+
+    Args:
+        probabilities: (N, K), rows that sum to 1.
+        labels: (N,) integers in 0 … K − 1.
+        groups: (N,) what belongs together: the bootstrap draws whole groups.
+        sample_weight: (N,) non-negative weights.
+        reference: (train_labels, train_groups) adds a baseline that predicts each group's share of classes in the
+            training rows: what knowing the group is worth where a split shares groups. Groups not seen in training
+            get the overall share.
+        resamples, seed: of the bootstrap.
+
+    Returns:
+        Evaluation. A metric that is not defined (an AUC of one class) is NaN.
+
+    Raises:
+        ValueError: shapes that do not agree, labels outside the classes, rows that are not probabilities.
+
+    >>> print(evaluate([[.9, .1], [.2, .8], [.6, .4], [.3, .7]], [0, 1, 1, 1]).auc)
+    1.0
+    """
+    p, y = np.asarray(probabilities, dtype=np.float64), np.asarray(labels)
+    if p.ndim != 2 or y.shape != p.shape[:1] or not len(y):
+        raise ValueError(f"probabilities must be (N, K) and labels (N,) with N above 0, got {p.shape} and {y.shape}")
+    if y.dtype.kind not in "iu" or y.min() < 0 or y.max() >= p.shape[1]:
+        raise ValueError(f"labels must be integers in 0 … {p.shape[1] - 1}, got {np.unique(y)[:10].tolist()}")
+    if not np.isfinite(p).all() or (p < -1e-6).any() or np.abs(p.sum(1) - 1).max() > 1e-3:
+        raise ValueError(
+            "each row of probabilities must be finite, not negative, and sum to 1: pass a softmax, not logits"
+        )
+    w = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
+    groups = None if groups is None else np.asarray(groups)
+    if w.shape != y.shape or (groups is not None and groups.shape != y.shape):
+        raise ValueError(f"groups and sample_weight must have {len(y)} entries each")
+
+    scores = _metrics(p, y, w[None])
+    draws = _metrics(p, y, w * _resample(groups, len(y), resamples, seed))
+    interval = {m: _interval(draws[m]) for m in METRICS}
+    share = np.bincount(y if reference is None else reference[0], minlength=p.shape[1]).astype(float)
+    baselines = {"majority": np.tile(share / share.sum(), (len(y), 1))}
+    if reference is not None and groups is not None:
+        baselines["group prior"] = _group_prior(*map(np.asarray, reference), groups, p.shape[1])
+    baselines = {name: {m: float(v[0]) for m, v in _metrics(q, y, w[None]).items()} for name, q in baselines.items()}
+    return Evaluation(
+        **{m: float(scores[m][0]) for m in METRICS},
+        within_group_auc=_within(p, y, w, groups),
+        interval=interval,
+        baselines=baselines,
+        probabilities=p,
+        labels=y,
+        groups=groups,
+        sample_weight=w,
+    )
+
+
+def compare(a, b, *, metric="auc", resamples=2000, seed=0):
+    """Compare two evaluations of the same examples: is a better than b beyond the luck of the groups?
+
+    Each bootstrap draw takes the same groups for both. Seeds are not replicates: what varies here is the groups.
+
+    Raises:
+        ValueError: the evaluations are of other examples, or the metric is unknown.
+    """
+    if metric not in METRICS:
+        raise ValueError(f"metric must be one of {METRICS}, got {metric!r}")
+    same = np.array_equal(a.labels, b.labels) and np.array_equal(a.sample_weight, b.sample_weight)
+    if (
+        not same
+        or (a.groups is None) != (b.groups is None)
+        or (a.groups is not None and not np.array_equal(a.groups, b.groups))
+    ):
+        raise ValueError("compare needs two evaluations of the same examples, in the same order")
+    w = a.sample_weight * _resample(a.groups, len(a.labels), resamples, seed)
+    draws = _metrics(a.probabilities, a.labels, w)[metric] - _metrics(b.probabilities, b.labels, w)[metric]
+    return Comparison(metric, getattr(a, metric) - getattr(b, metric), _interval(draws))
+
+
+def _metrics(p, y, W):
+    """{metric: (R,)} for R weightings W (R, N) of the same predictions."""
+    K, hit = p.shape[1], p.argmax(1) == y
+    total = W.sum(1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        of_class = np.stack([W @ (y == k).astype(float) for k in range(K)])  # (K, R)
+        recall = np.stack([W @ (hit & (y == k)) for k in range(K)]) / of_class
+        aucs = [_auc(p[:, k], y == k, W) for k in ([1] if K == 2 else range(K))]
+        aucs = np.stack([a for a in aucs if not np.isnan(a).all()] or [np.full(len(W), np.nan)])
+        return {
+            "accuracy": W @ hit / total,
+            "balanced_accuracy": _mean(recall),
+            "auc": _mean(aucs),
+            "log_loss": W @ -np.log(p[np.arange(len(y)), y].clip(1e-12)) / total,
+        }
+
+
+def _mean(rows):
+    """The mean over the rows that are numbers."""
+    return np.where(np.isnan(rows).all(0), np.nan, np.nansum(rows, 0) / np.maximum((~np.isnan(rows)).sum(0), 1))
+
+
+def _auc(score, positive, W):
+    """(R,) P(score of a positive > score of a negative) + ½ P(equal), for R weightings at once."""
+    level = rankdata(score, "dense") - 1
+    P, N = (np.zeros((level.max() + 1, len(W))) for _ in range(2))
+    np.add.at(P, level[positive], W.T[positive])
+    np.add.at(N, level[~positive], W.T[~positive])
+    below = np.cumsum(N, axis=0) - N
+    return (P * (below + N / 2)).sum(0) / (P.sum(0) * N.sum(0))
+
+
+def _resample(groups, n, resamples, seed):
+    """(R, N) how often each example is drawn, by drawing as many whole groups as there are."""
+    rng = np.random.default_rng(seed)
+    unit = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
+    k = unit.max() + 1
+    return rng.multinomial(k, np.full(k, 1 / k), size=resamples)[:, unit].astype(float)
+
+
+def _interval(draws):
+    draws = draws[~np.isnan(draws)]
+    return tuple(np.quantile(draws, [0.025, 0.975]).tolist()) if len(draws) else (np.nan, np.nan)
+
+
+def _group_prior(train_labels, train_groups, groups, K):
+    """(N, K) each group's class shares in training, or the overall ones where it was not seen."""
+    overall = np.bincount(train_labels, minlength=K) / len(train_labels)
+    share = {g: np.bincount(train_labels[train_groups == g], minlength=K) for g in np.unique(train_groups)}
+    return np.stack([share[g] / share[g].sum() if g in share else overall for g in groups])
+
+
+def _within(p, y, w, groups):
+    if groups is None:
+        return float("nan")
+    rows = [np.flatnonzero(groups == g) for g in np.unique(groups)]
+    aucs = [_metrics(p[r], y[r], w[None, r])["auc"][0] for r in rows if len(np.unique(y[r])) > 1]
+    return float(np.mean(aucs)) if aucs else float("nan")

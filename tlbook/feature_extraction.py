@@ -1,0 +1,312 @@
+"""Feature extraction: F(X; θ) = Σᵢ fᵢ(xᵢ; θᵢ).
+
+fᵢ is an extractor (a stage of a pretrained backbone), θᵢ its frozen parameters, xᵢ what it is shown of X (a view), and
+fᵢ(xᵢ; θᵢ) a vector for each example. Only the forward pass takes part: nothing is differentiated,
+and nothing is updated.
+Concatenation keeps the vectors side by side, and is the sum read with blocks: W [f₁; …; fₙ] = Σᵢ Wᵢ fᵢ.
+"""
+
+import hashlib
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from tlbook import cache as disk
+from tlbook import device
+
+VIEWS = {  # what xᵢ may be of X: a function of the prepared batch (B, 3, H, W), and of a number where a ":" asks for it
+    "identity": lambda x: x,
+    "hflip": lambda x: x.flip(-1),
+    "vflip": lambda x: x.flip(-2),
+    "rot90": lambda x: x.rot90(1, (-2, -1)),
+    "scale:": lambda x, s: F.interpolate(x, scale_factor=s, mode="bilinear", antialias=True),
+    "crop:": lambda x, s: _middle(x, s),
+}
+
+
+@dataclass(frozen=True)
+class Features:
+    """The matrix F(X; θ) of N examples, with their labels.
+
+    Attributes:
+        X: (N, D) float32, memory-mapped where it comes from the cache.
+        y: (N,) int64 labels.
+        groups: (N,) or None.
+        blocks: {name: slice of the D columns that fᵢ wrote}.
+    """
+
+    X: np.ndarray
+    y: np.ndarray
+    groups: np.ndarray | None
+    blocks: dict
+
+    def __repr__(self):
+        widths = ", ".join(f"{name} {block.stop - block.start}" for name, block in self.blocks.items())
+        return f"Features {self.X.shape[0]:,} × {self.X.shape[1]:,} ({widths})"
+
+    def select(self, *names):
+        """Return the features of these blocks only."""
+        missing = [name for name in names if name not in self.blocks]
+        if missing or not names:
+            raise ValueError(f"no block {missing}: the blocks are {list(self.blocks)}")
+        X = [self.X[:, self.blocks[name]] for name in names]
+        widths = {name: x.shape[1] for name, x in zip(names, X, strict=True)}
+        return Features(X[0] if len(X) == 1 else np.concatenate(X, axis=1), self.y, self.groups, _slices(widths))
+
+    def sum(self, projections=None):
+        """Return Σᵢ fᵢ Pᵢ as one block, named "sum".
+
+        Args:
+            projections: {block: (Dᵢ, D) array Pᵢ}; without them the widths must be equal, and Pᵢ is the identity.
+
+        Raises:
+            ValueError: widths that differ, naming them.
+        """
+        X = {name: self.X[:, block] for name, block in self.blocks.items()}
+        if projections is not None:
+            if set(projections) != set(X):
+                raise ValueError(f"projections are for {sorted(projections)}, the blocks are {sorted(X)}")
+            X = {name: x @ np.asarray(projections[name], dtype=np.float32) for name, x in X.items()}
+        widths = {name: x.shape[1] for name, x in X.items()}
+        if len(set(widths.values())) != 1:
+            raise ValueError(f"a sum needs equal widths, got {widths}: give projections, or combine='concat'")
+        total = sum(X.values())
+        return Features(total, self.y, self.groups, {"sum": slice(0, total.shape[1])})
+
+    def save(self, path):
+        """Write everything to one safetensors file; `load_features` reads it back."""
+        from safetensors.numpy import save_file
+
+        arrays = {"X": np.ascontiguousarray(self.X), "y": self.y}
+        blocks = {name: [block.start, block.stop] for name, block in self.blocks.items()}
+        metadata = {"blocks": json.dumps(blocks)}
+        if self.groups is not None:
+            names, arrays["groups"] = np.unique(self.groups, return_inverse=True)
+            metadata["groups"] = json.dumps(names.tolist())
+        with disk.atomic(path) as part:
+            save_file(arrays, part, metadata)
+
+
+def load_features(path):
+    """Read the `Features` that `Features.save` wrote.
+
+    Raises:
+        ValueError: not such a file, or a damaged one.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "np") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}
+            metadata = file.metadata()
+        blocks = {name: slice(*ends) for name, ends in json.loads(metadata["blocks"]).items()}
+        groups = np.array(json.loads(metadata["groups"]))[arrays["groups"]] if "groups" in arrays else None
+        return Features(arrays["X"], arrays["y"], groups, blocks)
+    except (SafetensorError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} does not hold features saved by tlbook ({error}): extract them again") from error
+
+
+def extract(
+    backbone,
+    data,
+    *,
+    stages=("final",),
+    views=("identity",),
+    combine="concat",
+    precision="auto",
+    batch_size=None,
+    cache=True,
+):
+    """Compute F(X; θ) for every example.
+
+    Each backbone and view takes one forward pass, no deeper than the last stage asked for.
+
+    Under ``torchrun`` the batches are shared out among the processes, which must see the same cache folder; every
+    process returns the same features as one process alone would.
+
+    Args:
+        backbone: a Backbone, or several; each prepares its own inputs, and runs where its parameters are.
+        data: a `tlbook.data.Dataset` of N examples.
+        stages: names out of ``backbone.stages``; every backbone must have them.
+        views: what each extractor is shown: "identity", "hflip", "vflip", "rot90", "scale:0.5", "crop:0.5", …
+        combine: "concat" puts the blocks side by side; "sum" adds them, which needs equal widths.
+        precision: of the forward pass: "auto", "float32" or "bfloat16"; the result is float32.
+        batch_size: images at a time; 32 on a CPU and 256 on a GPU unless given.
+        cache: keep the result on disk, under a key of the weights, the inputs and every argument that changes it.
+
+    Returns:
+        Features, with a block for each (backbone, stage, view), named by what differs among them.
+
+    Raises:
+        ValueError: an unknown stage or view, no examples; an example whose shape differs from the first one's, that
+            cannot be read, or whose features are not finite: the error names it.
+
+    Lesson 03. After Donahue et al., DeCAF, ICML 2014.
+    """
+    backbones = list(backbone) if isinstance(backbone, list | tuple) else [backbone]
+    stages, views = tuple(dict.fromkeys(stages)), tuple(dict.fromkeys(views))
+    if combine not in ("concat", "sum"):
+        raise ValueError(f"combine must be 'concat' or 'sum', got {combine!r}")
+    if not len(data) or not backbones or not stages or not views:
+        raise ValueError("at least one example, one backbone, one stage and one view are needed")
+    widths = _block_widths(backbones, stages, views)
+    dtypes = [device.inference_dtype(b.device, precision) for b in backbones]
+    batch_size = batch_size or (32 if backbones[0].device.type == "cpu" else 256)
+
+    if cache:
+        key = [[b.fingerprint for b in backbones], data.fingerprint, stages, views, list(map(str, dtypes))]
+        path = disk.folder() / "features" / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]}.npy"
+        if not path.exists():
+            _write(path, backbones, data, stages, views, dtypes, batch_size, sum(widths.values()))
+        X = np.load(path, mmap_mode="r")
+    else:
+        X = np.empty((len(data), sum(widths.values())), dtype=np.float32)
+        _fill(X, _batches(len(data), batch_size), backbones, data, stages, views, dtypes)
+    features = Features(X, data.labels, data.groups, _slices(widths))
+    return features.sum() if combine == "sum" else features
+
+
+def _write(path, backbones, data, stages, views, dtypes, batch_size, width):
+    """Fill the file ``path``, each process its own share of the batches, and let it appear when all are done."""
+    batches = _batches(len(data), batch_size)
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        with disk.atomic(path) as part:
+            X = np.lib.format.open_memmap(part, "w+", np.float32, (len(data), width))
+            _fill(X, batches, backbones, data, stages, views, dtypes)
+            X.flush()
+        return
+    processes = PartialState()
+    part = path.with_name(f".{path.name}.{os.environ['TORCHELASTIC_RUN_ID']}.part")
+    if processes.is_main_process:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.lib.format.open_memmap(part, "w+", np.float32, (len(data), width)).flush()
+    processes.wait_for_everyone()
+    X = np.lib.format.open_memmap(part, "r+")
+    _fill(X, batches[processes.process_index :: processes.num_processes], backbones, data, stages, views, dtypes)
+    X.flush()
+    processes.wait_for_everyone()
+    if processes.is_main_process:
+        os.replace(part, path)
+    processes.wait_for_everyone()
+
+
+def _batches(n, size):
+    return [range(i, min(i + size, n)) for i in range(0, n, size)]
+
+
+def _fill(X, batches, backbones, data, stages, views, dtypes):
+    """Write F(X; θ) of each batch to its rows of ``X``; the next batch is read while this one is computed."""
+    expected = backbones[0].prepare([_read(data, 0)])[0].shape
+    modes = [(module, module.training) for b in backbones for module in b.modules()]
+    for b in backbones:
+        b.eval()
+    words = (
+        f"{', '.join(b.name for b in backbones)} on {backbones[0].device.type}, {str(dtypes[0]).removeprefix('torch.')}"
+    )
+    try:
+        with ThreadPoolExecutor(os.cpu_count()) as readers:
+            with tqdm(total=sum(map(len, batches)), desc=words, unit=" images", leave=False) as progress:
+                ahead = []
+                for rows, following in zip(batches, [*batches[1:], ()], strict=True):
+                    tensors = [
+                        r.result() for r in ahead or [readers.submit(_as_tensors, backbones, data, i) for i in rows]
+                    ]
+                    ahead = [readers.submit(_as_tensors, backbones, data, i) for i in following]
+                    prepared = _prepare(backbones, tensors, rows, expected)
+                    X[rows.start : rows.stop] = _forward(backbones, prepared, stages, views, dtypes, rows)
+                    progress.update(len(rows))
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _forward(backbones, prepared, stages, views, dtypes, rows):
+    """(B, D) float32: the pooled outputs of every backbone, view and stage, side by side."""
+    found = []
+    with torch.inference_mode():
+        for b, batch, dtype in zip(backbones, prepared, dtypes, strict=True):
+            with torch.autocast(b.device.type, dtype, enabled=dtype != torch.float32):
+                for view in views:
+                    found += b.forward_stages(_view(view)(batch), stages).values()
+        F = torch.cat([z.float() for z in found], dim=1).cpu()
+    broken = torch.nonzero(~torch.isfinite(F).all(dim=1)).flatten()
+    if len(broken):
+        raise ValueError(
+            f"the features of example {rows[int(broken[0])]} are not finite: look at that input, or use float32"
+        )
+    return F.numpy()
+
+
+def _read(data, i):
+    try:
+        return data[i][0]
+    except Exception as error:
+        raise ValueError(f"example {i} cannot be read: {error}") from error
+
+
+def _as_tensors(backbones, data, i):
+    """Example i as each backbone wants it, up to normalisation: decoding and resizing, which threads can share."""
+    x = _read(data, i)
+    return [b.as_tensor(x) for b in backbones]
+
+
+def _prepare(backbones, tensors, rows, expected):
+    """Prepare a batch for each backbone; an example of another shape than the first one's is named."""
+    for i, (x, *_) in zip(rows, tensors, strict=True):
+        if isinstance(x, torch.Tensor) and x.shape[-2:] != tensors[0][0].shape[-2:]:
+            raise ValueError(
+                f"example {i} has shape {tuple(x.shape)}, example {rows[0]} {tuple(tensors[0][0].shape)}: resize them"
+            )
+    prepared = [b.prepare(inputs) for b, inputs in zip(backbones, zip(*tensors, strict=True), strict=True)]
+    if prepared[0].shape[1:] != expected:
+        raise ValueError(
+            f"example {rows[0]} has shape {tuple(prepared[0].shape[1:])}, example 0 {tuple(expected)}: resize them"
+        )
+    return prepared
+
+
+def _block_widths(backbones, stages, views):
+    """{block: width}; a block is named by its stage, and by its backbone and its view where there are several."""
+    widths = {}
+    for b in backbones:
+        unknown = [stage for stage in stages if stage not in b.stages]
+        if unknown:
+            raise ValueError(f"{b.name} has no stage {unknown[0]!r}; its stages are {list(b.stages)}")
+        for view in views:
+            _view(view)
+            for stage in stages:
+                name = "/".join([b.name] * (len(backbones) > 1) + [stage] + [view] * (len(views) > 1))
+                if name in widths:
+                    raise ValueError(
+                        f"two backbones are called {b.name!r}: give one another .name, so that blocks can be told apart"
+                    )
+                widths[name] = b.stages[stage]
+    return widths
+
+
+def _slices(widths):
+    ends = np.cumsum(list(widths.values())).tolist()
+    return {name: slice(end - width, end) for (name, width), end in zip(widths.items(), ends, strict=True)}
+
+
+def _view(name):
+    kind, colon, number = name.partition(":")
+    try:
+        function = VIEWS[kind + colon]
+        return (lambda x, s=float(number): function(x, s)) if colon else function
+    except (KeyError, ValueError):
+        raise ValueError(f"unknown view {name!r}: views are {', '.join(VIEWS)} (with a number after a colon)") from None
+
+
+def _middle(x, share):
+    """The middle square of ``share`` of the height and width."""
+    height, width = (round(side * share) for side in x.shape[-2:])
+    top, left = (x.shape[-2] - height) // 2, (x.shape[-1] - width) // 2
+    return x[..., top : top + height, left : left + width]

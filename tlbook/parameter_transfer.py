@@ -1,0 +1,624 @@
+"""Parameter transfer: θ′ = T(θ), where T is a partial map on named tensors.
+
+The state of a model is θ = {name: tensor}, buffers included. T says for each name k of the target where its
+tensor comes from: θ′[k] = a_k(θ[r⁻¹(k)]), with r a renaming of the source's names, and a_k an adapter, the
+identity unless the shape must change. Where r⁻¹(k) does not exist, T is undefined and the target keeps its
+own value, if the caller said that it may. Interpolation, soups and task vectors are maps T with several
+sources.
+
+Lesson 05. Works cited below:
+  Yosinski et al. (2014), How transferable are features in deep neural networks?, arXiv:1411.1792
+  Izmailov et al. (2018), Averaging Weights Leads to Wider Optima and Better Generalization, arXiv:1803.05407
+  Dosovitskiy et al. (2021), An Image is Worth 16x16 Words, arXiv:2010.11929
+  Wortsman et al. (2021), Robust fine-tuning of zero-shot models, arXiv:2109.01903
+  Wortsman et al. (2022), Model soups, arXiv:2203.05482
+  Ilharco et al. (2023), Editing Models with Task Arithmetic, arXiv:2212.04089
+"""
+
+import difflib
+import math
+import os
+import re
+import warnings
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from numbers import Real
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from tlbook.table import Table
+
+
+class TransferError(ValueError):
+    """A tensor is unexplained, does not fit or is damaged; nothing was loaded."""
+
+
+class Move(NamedTuple):
+    """Where one tensor came from, its shape there and in the target, and which adapter made it fit."""
+
+    source: str | None
+    source_shape: tuple | None
+    target_shape: tuple | None
+    how: str = ""
+
+
+@dataclass(repr=False)
+class TransferReport:
+    """Account for every tensor of a transfer; it prints as a table, and folds one out in a notebook.
+
+    ``copied``, ``reshaped`` and ``initialised`` divide the target's names between them; ``unused`` has the
+    source's names that went nowhere. Each is a dict {name: Move(source, source_shape, target_shape, how)}.
+    """
+
+    copied: dict = field(default_factory=dict)
+    reshaped: dict = field(default_factory=dict)
+    initialised: dict = field(default_factory=dict)
+    unused: dict = field(default_factory=dict)
+
+    def _rows(self, *kinds):
+        moves = [(kind, name, move) for kind in kinds for name, move in getattr(self, kind).items()]
+        return Table(
+            {"": kind, "target": "" if kind == "unused" else name, "← source": move.source or ""}
+            | {"shape": " → ".join(dict.fromkeys(_size(s) for s in move[1:3] if s is not None)), "how": move.how}
+            for kind, name, move in moves
+        )
+
+    def __str__(self):
+        return (
+            f"{len(self.copied)} tensors copied, {len(self.reshaped)} reshaped, "
+            f"{len(self.initialised)} initialised; {len(self.unused)} of the source unused"
+        )
+
+    def __repr__(self):
+        copied, rest = self._rows("copied"), self._rows("reshaped", "initialised", "unused")
+        if len(copied) > 6:
+            copied[3:-2] = [dict.fromkeys(copied[0], "…") | {"": f"{len(copied) - 5} more"}]
+        return f"{self}\n{Table(copied + rest)}"
+
+    def _repr_html_(self):
+        rest = self._rows("reshaped", "initialised", "unused")
+        fold = f"<details><summary>copied</summary>{self._rows('copied')._repr_html_()}</details>"
+        return f"<p>{self}</p>{rest._repr_html_() if rest else ''}{fold}"
+
+
+def transfer(source, target, *, rename=(), adapt=(), allow_missing=(), allow_unused=()):
+    """Load a source's tensors into a target and account for every one of them, or refuse and change nothing.
+
+    θ′ = T(θ): θ′[k] = a_k(θ[r⁻¹(k)]) for each name k of the target. With no arguments, T is the identity.
+
+    Args:
+        source: θ, as a module, a state dict, or the path of a file (safetensors, or a pickle of tensors
+            only).
+        target: nn.Module, loaded in place; dtypes and devices stay its own, and tied tensors stay tied.
+        rename: r, as steps applied in order to each name of the source: pairs (regular expression,
+            replacement) for `re.sub`, and functions from name to name. One function alone will do.
+        adapt: {pattern of target names: adapter}; the first pattern that matches counts. An adapter is
+            "new_head", "input_channels", "position_embedding", or a function (source tensor, target tensor)
+            -> tensor of the target's shape, such as ``partial(keep_classes, source_classes=…,
+            target_classes=…)``.
+        allow_missing: patterns of target names that keep the target's own value if the source has none for
+            them.
+        allow_unused: patterns of source names that may go nowhere. All patterns must match the whole name.
+
+    Returns:
+        TransferReport, with every tensor of both sides in it.
+
+    Raises:
+        TransferError: a tensor of either side is unexplained, does not fit, would lose its value in the
+            target's dtype, or is not finite (−∞ may stand in a buffer, as in attention masks); a file holds
+            more than tensors; nothing would be moved. The target is then as it was, to the bit.
+
+    >>> old, new = (nn.Sequential(nn.Linear(3, 4), nn.Linear(4, classes)) for classes in (9, 2))
+    >>> transfer(old, new, adapt={"1[.].*": "new_head"})
+    2 tensors copied, 0 reshaped, 2 initialised; 2 of the source unused
+                 target    ← source  shape  how
+    -----------  --------  --------  -----  --------
+    copied       0.weight  0.weight  4×3
+    copied       0.bias    0.bias    4
+    initialised  1.weight            2×4    new_head
+    initialised  1.bias              2      new_head
+    unused                 1.weight  9×4    new_head
+    unused                 1.bias    9      new_head
+
+    Lesson 05. Copied first layers under a new end are the experiment of Yosinski et al. (2014).
+    """
+    state = target.state_dict()
+    theta, own = _tensors(source), _tensors(state)
+    memory = {v.untyped_storage().data_ptr() for v in own.values()}  # of the target; what shares it, loading overwrites
+    theta = {k: v.clone() if v.untyped_storage().data_ptr() in memory else v for k, v in theta.items()}
+    names = _renamed(theta, rename)  # r⁻¹: {target name: source name}
+    adapters = _adapters(adapt, own)
+    twins = _twins(own)  # {target name: names of the tensors tied to it}
+    parameters = dict(target.named_parameters(remove_duplicate=False))
+    new, used, absent, misfits, report = {}, set(), [], [], TransferReport()
+
+    for key, value in own.items():
+        name = next((names[k] for k in (key, *twins[key]) if k in names), None)
+        adapter = next((a for pattern, a in adapters.items() if re.fullmatch(pattern, key)), None)
+        shape, was = tuple(value.shape), tuple(theta[name].shape) if name else None
+        used.add(name)
+        if name is None or adapter is new_head:  # T is undefined at key
+            new[key], report.initialised[key] = value, Move(None, None, shape, _called(adapter))
+            if name:
+                report.unused[name] = Move(name, was, None, _called(adapter))
+            elif adapter is not new_head:
+                absent.append(key)
+            continue
+        try:
+            tensor = adapter(theta[name], value.clone()) if adapter else theta[name]
+            new[key] = _fit(tensor, value, infinite=key not in parameters)
+        except TransferError as error:
+            misfits.append(f"{key} ← {name}: {error}" + ("" if adapter else _remedy(key, was, shape)))
+            continue
+        how = _exactness(source, target) if adapter is input_channels else _called(adapter)
+        (report.reshaped if adapter else report.copied)[key] = Move(name, was, shape, how)
+
+    for key in new:
+        for twin in twins[key]:
+            if twin in new and not torch.equal(new[key], new[twin]):
+                misfits.append(f"{key} is tied to {twin} in the target, but the source has two values for them")
+    left = {name: key for key, name in names.items() if name not in used}
+    report.unused |= {name: Move(name, tuple(theta[name].shape), None) for name in left}
+    missing = [key for key in absent if not _matches(key, allow_missing)]
+    idle = [name for name in left if not _matches(name, allow_unused)]
+    if missing or misfits or idle or own and not (report.copied or report.reshaped):
+        raise TransferError(_explain(missing, misfits, idle, absent, left, own, theta))
+    state.update(new)
+    target.load_state_dict(state)
+    return report
+
+
+# Adapters a_k: (source tensor, target tensor) -> tensor of the target's shape
+
+
+def new_head(source, target):
+    """Start the head anew: keep the target's own values, though the source may have a tensor that fits."""
+    return target
+
+
+def keep_classes(source, target, source_classes, target_classes):
+    """Keep a head's rows for the classes that source and target share by name, and the target's other rows.
+
+    θ′[i] = θ[j] where the target's class i is the source's class j. For weights (classes, D) and biases
+    (classes,).
+
+    >>> keep_classes(torch.tensor([1.0, 2.0]), torch.zeros(2), ["cat", "cow"], ["cow", "emu"])
+    tensor([2., 0.])
+    """
+    for classes, rows in ((source_classes, len(source)), (target_classes, len(target))):
+        if not len(classes) == len(set(classes)) == rows:
+            raise TransferError(f"{rows} rows need as many different class names, got {list(classes)[:9]}")
+    there, here = list(source_classes), list(target_classes)
+    shared = [name for name in here if name in set(there)]
+    if source.shape[1:] != target.shape[1:] or not shared:
+        raise TransferError(f"{len(shared)} classes shared, {_size(source.shape)} and {_size(target.shape)}")
+    new = target.clone()
+    new[[here.index(name) for name in shared]] = source[[there.index(name) for name in shared]].to(new)
+    return new
+
+
+def input_channels(source, target):
+    """Change a first convolution's number of input channels, (out, C, h, w) -> (out, C′, h, w).
+
+    W′_j = Σ_c M_jc W_c: M sends channel c to all channels j ≡ c modulo min(C, C′), in equal parts, so that
+    the sum over channels is kept. RGB to grey is W_R + W_G + W_B: grey pictures get the same answer, exactly,
+    if all channels are normalised alike. With C′ > C the answer is the same if the further channels repeat
+    the first ones.
+
+    >>> input_channels(torch.tensor([1.0, 2.0, 3.0]).view(1, 3, 1, 1), torch.zeros(1, 1, 1, 1)).item()
+    6.0
+    """
+    if source.ndim != 4 or target.ndim != 4:
+        raise TransferError(f"input_channels wants the weight of a Conv2d, got {_size(source.shape)}")
+    c, j = torch.arange(source.shape[1]), torch.arange(target.shape[1])
+    period = min(len(c), len(j))
+    mix = (j[:, None] % period == c % period).to(source)  # (C′, C)
+    return torch.einsum("ochw,jc->ojhw", source, mix / mix.sum(0))
+
+
+def position_embedding(source, target, source_grid=None, target_grid=None):
+    """Resample a ViT's position embeddings to another grid of patches, (1, p + h w, D) -> (1, p + h′ w′, D).
+
+    Bicubic, antialiased; the p leading tokens (class token, registers) are kept. A grid is given as (rows,
+    columns), through `functools.partial`; one that is not given is taken to be square. Dosovitskiy et al.
+    (2021), section 3.2.
+    """
+    for p in range(9):  # the leading tokens are what two full grids leave over
+        old, new = (
+            grid or (math.isqrt(max(0, tensor.shape[1] - p)),) * 2
+            for grid, tensor in ((source_grid, source), (target_grid, target))
+        )
+        if math.prod(old) == source.shape[1] - p > 0 and math.prod(new) == target.shape[1] - p > 0:
+            break
+    else:
+        raise TransferError(
+            f"{source.shape[1]} and {target.shape[1]} tokens are not grids {source_grid or 'square'} and "
+            f"{target_grid or 'square'} after the same few leading tokens; give source_grid or target_grid"
+        )
+    patches = source[:, p:].float().unflatten(1, old).permute(0, 3, 1, 2)  # (1, h w, D) -> (1, D, h, w)
+    patches = nn.functional.interpolate(patches, new, mode="bicubic", antialias=True)
+    return torch.cat([source[:, :p], patches.flatten(2).mT.to(source)], 1)  # -> (1, p + h′ w′, D)
+
+
+_NAMED = {f.__name__: f for f in (new_head, input_channels, position_embedding)}
+
+
+# Maps T with several sources
+
+
+def interpolate(theta0, theta1, alpha):
+    """Return the point θ(α) = (1 − α) θ⁰ + α θ¹ on the line through two states, exact at both ends.
+
+    Args:
+        theta0, theta1: modules, state dicts or paths, with the same names and shapes.
+        alpha: a number; outside 0 … 1 it extrapolates.
+
+    Returns:
+        A new state dict with θ⁰'s dtypes and devices. Integer tensors are not mixed but copied from the
+        nearer end. BatchNorm's running statistics are mixed, which is not what a mixed model needs:
+        `recalibrate_batchnorm`.
+
+    Raises:
+        TransferError: names or shapes differ. ValueError: α is not finite.
+
+    >>> interpolate({"w": torch.tensor([0.0])}, {"w": torch.tensor([4.0])}, 0.25)
+    {'w': tensor([1.])}
+
+    Lesson 05; Wortsman et al. (2021).
+    """
+    if not math.isfinite(alpha):
+        raise ValueError(f"alpha must be a finite number, got {alpha}")
+    theta0, theta1 = _aligned(theta0, theta1)
+    nearer = theta0 if alpha < 0.5 else theta1
+    return _valid({k: (_mix(a, theta1[k], alpha) if _real(a) else nearer[k].clone()).to(a) for k, a in theta0.items()})
+
+
+def soup(thetas):
+    """Return the mean of K states, θ = (1/K) Σₖ θₖ: the uniform soup.
+
+    Args:
+        thetas: K ≥ 1 modules, state dicts or paths, with the same names and shapes.
+
+    Returns:
+        A new state dict with the first one's dtypes, devices and integer tensors.
+
+    Raises:
+        TransferError: names or shapes differ.
+
+    >>> soup([{"w": torch.tensor([x])} for x in (1.0, 2.0, 6.0)])
+    {'w': tensor([3.])}
+
+    Lesson 05; Wortsman et al. (2022).
+    """
+    first, *others = _aligned(*thetas)
+    mean = {k: v.clone() for k, v in first.items()}
+    for n, theta in enumerate(others, start=2):
+        mean |= {k: _mix(mean[k], v, 1 / n) for k, v in theta.items() if _real(first[k])}
+    return {k: v.to(first[k]) for k, v in mean.items()}
+
+
+class TaskVector:
+    """Hold the step that fine-tuning took, τ = θ¹ − θ⁰, for arithmetic: a + b, a - b, -a, 2 * a, a.apply(θ⁰).
+
+    Args:
+        theta1, theta0: modules, state dicts or paths, with the same names and shapes; the fine-tuned one
+            first. Integer tensors take no part.
+
+    Raises:
+        TransferError: names or shapes differ, here or in an operation.
+
+    >>> tau = TaskVector({"w": torch.tensor([3.0])}, {"w": torch.tensor([1.0])})
+    >>> (0.5 * tau).apply({"w": torch.tensor([1.0])})
+    {'w': tensor([2.])}
+
+    Lesson 05; Ilharco et al. (2023).
+    """
+
+    def __init__(self, theta1, theta0):
+        theta1, theta0 = _aligned(theta1, theta0)
+        self.delta = {k: _step(theta0[k], a) for k, a in theta1.items() if _real(a)}
+
+    def _with(self, delta):
+        new = object.__new__(TaskVector)
+        new.delta = delta
+        return new
+
+    def __add__(self, other):
+        mine, others = _aligned(self.delta, other.delta)
+        return self._with({k: d + others[k].to(d) for k, d in mine.items()})
+
+    def __sub__(self, other):
+        return self + -other
+
+    def __neg__(self):
+        return -1 * self
+
+    def __mul__(self, scale):
+        if not isinstance(scale, Real):
+            return NotImplemented
+        return self._with({k: scale * d for k, d in self.delta.items()})
+
+    __rmul__ = __mul__
+
+    def apply(self, theta0):
+        """Return the state dict θ⁰ + τ, with θ⁰'s dtypes and integers; `recalibrate_batchnorm` comes next."""
+        theta0 = {k: v.clone() for k, v in _tensors(theta0).items()}
+        base, delta = _aligned({k: v for k, v in theta0.items() if _real(v)}, self.delta)
+        return _valid(theta0 | {k: (v.to(delta[k]) + delta[k]).to(v) for k, v in base.items()})
+
+
+def recalibrate_batchnorm(model, data, index, *, batch_size=64):
+    """Estimate BatchNorm's running statistics anew, on training examples: mixed weights invalidate them.
+
+    μ = (1/B) Σ_b μ_b and σ² = (1/B) Σ_b σ_b² over B batches of nearly equal size, layers below normalised by
+    batch.
+
+    Args:
+        model: nn.Module; only its BatchNorm statistics change, frozen layers included. Meanwhile all else
+            (dropout) is in eval mode; modes and momentum are then restored. Without BatchNorm, nothing
+            happens. If it has a method ``prepare``, its batches come from ``model.prepare([input, …])``,
+            otherwise inputs are stacked.
+        data: data[i] -> (input, label); labels are not used.
+        index: positions in ``data``, integers.
+        batch_size: the largest number of examples in a batch.
+
+    Raises:
+        TypeError: ``index`` is not integers. ValueError: the new statistics are not finite. After any error,
+            the statistics are as they were.
+
+    >>> model = nn.BatchNorm1d(1)
+    >>> recalibrate_batchnorm(model, [(torch.tensor([x]), 0) for x in (1.0, 3.0)], [0, 1])
+    >>> model.running_mean, model.running_var
+    (tensor([2.]), tensor([2.]))
+
+    Lesson 05; Izmailov et al. (2018) do so after averaging weights.
+    """
+    index = np.asarray(index)
+    if index.dtype.kind not in "iu" or index.ndim != 1 or not len(index):
+        raise TypeError(f"index must hold integer positions, at least one; got {index.dtype} {index.shape}")
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    before = [(m, m.momentum, [b.clone() for b in m.buffers()]) for m in norms]
+    modes = [(m, m.training) for m in model.modules()]
+    prepare = getattr(model, "prepare", lambda inputs: torch.stack([torch.as_tensor(x) for x in inputs]))
+    try:
+        for m, _ in modes:
+            m.training = m in norms
+        for m in norms:
+            m.reset_running_stats()
+            m.momentum = None  # the cumulative mean over batches
+        with torch.no_grad():
+            for batch in np.array_split(index, math.ceil(len(index) / batch_size)) if norms else ():
+                model(prepare([data[int(i)][0] for i in batch]).to(norms[0].running_mean.device))
+        if not all(b.isfinite().all() for m in norms for b in m.buffers()):
+            raise ValueError("the new BatchNorm statistics are not finite: look for NaN in the weights or the inputs")
+    except BaseException:
+        for m, _, buffers in before:
+            for buffer, old in zip(m.buffers(), buffers, strict=True):
+                buffer.copy_(old)
+        raise
+    finally:
+        for m, momentum, _ in before:
+            m.momentum = momentum
+        for m, training in modes:
+            m.training = training
+
+
+# What the maps rest on: reading, comparing, explaining
+
+
+def _tensors(source):
+    """Return θ = {name: tensor} of a module, a state dict or a file, sharing its memory."""
+    if isinstance(source, nn.Module):
+        source = source.state_dict()
+    elif isinstance(source, (str, Path)):
+        source = _read(Path(source))
+    if not isinstance(source, Mapping):
+        raise TransferError(f"a module, a state dict or a path is needed, got {type(source).__name__}")
+    for key, value in source.items():
+        if not isinstance(value, torch.Tensor):
+            inside = f": if that is the state dict, pass source[{key!r}]" if isinstance(value, Mapping) else ""
+            raise TransferError(f"{key!r} is of type {type(value).__name__}, not a tensor{inside}")
+        if value.is_meta:
+            raise TransferError(f"{key!r} is on the meta device and has no values: use to_empty() first")
+    return {key: value.detach() for key, value in source.items()}
+
+
+def _read(path):
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # torch's own message suggests weights_only=False: not repeated
+        wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
+        why = f"it asks for {wanted[1]}" if wanted else f"it cannot be read ({type(error).__name__})"
+        raise TransferError(
+            f"{path} is refused, and nothing in it was run: {why}. Only safetensors and pickles of tensors "
+            "are loaded: ask for such a file, or make one where the original is trusted"
+        ) from None
+
+
+def _renamed(theta, rename):
+    names = {}
+    for name in theta:
+        key = name
+        for step in (rename,) if callable(rename) else rename:
+            if not callable(step) and (isinstance(step, str) or len(step) != 2):
+                raise TransferError(f"rename takes (pattern, replacement) pairs and functions, got {step!r}")
+            key = step(key) if callable(step) else re.sub(*step, key)
+        if not isinstance(key, str) or key in names:
+            other = f", as does {names[key]!r}" if key in names else ": to leave a tensor out, use allow_unused"
+            raise TransferError(f"rename: {name!r} becomes {key!r}{other}")
+        names[key] = name
+    return names
+
+
+def _adapters(adapt, own):
+    adapters = {pattern: _NAMED.get(a, a) if isinstance(a, str) else a for pattern, a in dict(adapt).items()}
+    for pattern, adapter in adapters.items():
+        if not callable(adapter):
+            raise TransferError(f"adapt: there is no adapter {adapter!r}; by name there are {', '.join(_NAMED)}")
+        if not any(re.fullmatch(pattern, key) for key in own):
+            raise TransferError(f"adapt: {pattern!r} matches no tensor of the target{_near(pattern, own)}")
+    return adapters
+
+
+def _twins(own):
+    where = {k: (v.untyped_storage().data_ptr(), v.storage_offset(), v.shape, v.stride()) for k, v in own.items()}
+    groups = {}
+    for key, place in where.items():
+        groups.setdefault(place, []).append(key)
+    return {key: [k for k in groups[where[key]] if k != key and own[k].numel()] for key in own}
+
+
+def _fit(tensor, value, infinite):
+    """The tensor with the target's dtype and device; an error if its values do not survive that."""
+    if tensor.shape != value.shape:
+        raise TransferError(f"{_size(tensor.shape)} does not fit {_size(value.shape)}")
+    new = tensor.to(value.device, value.dtype)
+    if not (tensor.is_floating_point() and new.is_floating_point()) and not torch.equal(new.to(tensor), tensor):
+        raise TransferError(f"its values do not survive from {tensor.dtype} to {value.dtype}")
+    bad = ~new.isfinite() & (new != -math.inf) if infinite else ~new.isfinite()
+    if bad.any():
+        raise TransferError(f"{int(bad.sum())} of its values are not finite in {value.dtype}")
+    return new
+
+
+def _aligned(*thetas):
+    if not thetas:
+        raise TransferError("no state is given")
+    first, *others = thetas = [_tensors(theta) for theta in thetas]
+    for theta in others:
+        shapes = [{k: _size(v.shape) for k, v in t.items()} for t in (first, theta)]
+        differ = sorted({k for k, _ in shapes[0].items() ^ shapes[1].items()})
+        if differ:
+            lines = [f"{k}: {' and '.join(s.get(k, 'absent') for s in shapes)}" for k in differ]
+            raise TransferError(f"the states differ in the shapes of {len(differ)} tensors:{_listed(lines)}")
+    return thetas
+
+
+def _real(tensor):
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
+def _wide(tensor):
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def _mix(a, b, weight):
+    """(1 − w) a + w b, exactly a at w = 0, b at w = 1, and a where a = b (the −∞ of masks, too)."""
+    a, b = _wide(a), _wide(b).to(a.device)
+    return torch.where(a == b, a, torch.lerp(a, b, weight))
+
+
+def _step(a, b):
+    a, b = _wide(a).to(b.device), _wide(b)
+    return torch.where(a == b, 0, b - a)
+
+
+def _valid(theta):
+    negative = [k for k, v in theta.items() if k.endswith("running_var") and (v < 0).any()]
+    if negative:
+        warnings.warn(
+            f"{len(negative)} BatchNorm variances became negative ({negative[0]}): outputs are NaN until "
+            "recalibrate_batchnorm",
+            stacklevel=3,
+        )
+    return theta
+
+
+def _exactness(source, target):
+    """Whether RGB to grey is exact, by the normalisations that Backbones and timm's models state."""
+    stated = set()
+    for model in (source, target):
+        config = getattr(model, "pretrained_cfg", None) or {}
+        mean, std = (getattr(model, what, config.get(what)) for what in ("mean", "std"))
+        if mean is None or std is None:
+            return "input_channels; exact if all channels are normalised alike"
+        stated |= set(zip(map(float, mean), map(float, std), strict=True))
+    alike = "exact: all channels are" if len(stated) == 1 else "not exact: channels are not"
+    return f"input_channels; {alike} normalised alike"
+
+
+def _matches(name, patterns):
+    return any(re.fullmatch(pattern, name) for pattern in ([patterns] if isinstance(patterns, str) else patterns))
+
+
+def _called(adapter):
+    return getattr(getattr(adapter, "func", adapter), "__name__", str(adapter)) if adapter else ""
+
+
+def _size(shape):
+    return "×".join(map(str, shape)) or "scalar"
+
+
+def _listed(items, show=str, limit=5):
+    more = [f"… and {len(items) - limit} more"] if len(items) > limit else []
+    return "".join(f"\n  {line}" for line in [*map(show, items[:limit]), *more])
+
+
+def _near(name, names):
+    near = difflib.get_close_matches(name, names, 2)
+    return f"; nearest: {', '.join(near)}" if near else ""
+
+
+def _remedy(key, a, b):
+    """What to write where only the shape is in the way, from a in the source to b in the target."""
+    if a == b or len(a) != len(b):
+        return ""
+    if len(a) == 4 and a[:1] + a[2:] == b[:1] + b[2:]:
+        return f"; for other input channels: adapt={{{key!r}: 'input_channels'}}"
+    if len(a) == 3 and a[::2] == b[::2]:
+        return f"; for another grid of patches: adapt={{{key!r}: 'position_embedding'}}"
+    return f"; for other classes: adapt={{{key!r}: 'new_head'}}, or keep_classes" if a[1:] == b[1:] else ""
+
+
+def _prefix(absent, left):
+    """The renaming of a prefix that would explain more than half of what is absent, if there is one."""
+    guesses = Counter()
+    for key in absent[:: len(absent) // 20 + 1]:
+        for name in left.values():
+            tail = ".".join(os.path.commonprefix([key.split(".")[::-1], name.split(".")[::-1]])[::-1])
+            guesses[name.removesuffix(tail), key.removesuffix(tail)] += 1
+
+    def explained(guess):
+        theirs, ours = guess
+        return len({ours + name.removeprefix(theirs) for name in left.values() if name.startswith(theirs)} & {*absent})
+
+    theirs, ours = max((guess for guess, _ in guesses.most_common(20)), key=explained, default=("", ""))
+    count = explained((theirs, ours))
+    if count <= max(1, len(absent) / 2):
+        return ""
+    return (
+        f"\nThe source's names begin with {theirs!r} where the target's begin with {ours!r}: add "
+        f"(r'^{re.escape(theirs)}', {ours!r}) to rename, which explains {count} of {len(absent)}."
+    )
+
+
+def _explain(missing, misfits, idle, absent, left, own, theta):
+    hint = _prefix(absent, left)
+    near = (lambda name, names: "") if hint else _near
+    sections = (
+        (
+            "Without a source; rename one, or let the target keep its own by allow_missing:",
+            missing,
+            lambda key: f"{key} {_size(own[key].shape)}{near(key, left.values())}",
+        ),
+        ("Do not fit:", misfits, str),
+        (
+            "Unused; rename them, or say so by allow_unused:",
+            idle,
+            lambda name: f"{name} {_size(theta[name].shape)}{near(left[name], absent)}",
+        ),
+    )
+    text = f"tensors without a source: {len(missing)}; that do not fit: {len(misfits)}; unused: {len(idle)}. "
+    text += f"Nothing {'was' if missing or misfits or idle else 'would be'} loaded.{hint}"
+    return text + "".join(f"\n{title}{_listed(items, show)}" for title, items, show in sections if items)

@@ -1,0 +1,79 @@
+"""Figures of the course; every one is shown with a text that says what is in it."""
+
+import io
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#777777"  # told apart without red and green
+
+
+def show(figure, alt):
+    """Display ``figure`` in the notebook as a PNG with the alternative text ``alt``, and close it."""
+    from IPython.display import Image, display
+
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=100, bbox_inches="tight")
+    plt.close(figure)
+    display(Image(png.getvalue(), alt=alt))
+
+
+def image_grid(data, index, titles=None, columns=6):
+    """Show the images at ``index``, each with its class (or its title) above it.
+
+    Args:
+        data: a Dataset of images: uint8 tensors (1 or 3, H, W) or PIL images.
+        index: the examples. titles: a string each, or None.
+    """
+    index = np.asarray(index)
+    rows = -(-len(index) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(1.7 * columns, 1.95 * rows), squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for k, (axis, i) in enumerate(zip(axes.flat, index, strict=False)):
+        image, label = data[i]
+        image = np.asarray(image.permute(1, 2, 0) if hasattr(image, "permute") else image).squeeze()
+        axis.imshow(image, cmap="gray", vmin=0, vmax=255)
+        axis.set_title(titles[k] if titles is not None else data.class_names[label], fontsize=9)
+    names = ", ".join(titles if titles is not None else [data.class_names[label] for label in data.labels[index]])
+    show(figure, f"{len(index)} images of {data.name}: {names}".replace("\n", " "))
+
+
+def probe_path(probe):
+    """Show the out-of-fold log loss of a linear probe along its regularisation path, and the C that was chosen."""
+    C, loss = ([row[key] for row in probe.path] for key in ("C", "log loss"))
+    figure, axis = plt.subplots(figsize=(5, 3))
+    axis.semilogx(C, loss, "o-", color=BLUE)
+    axis.axvline(probe.C, color=GREY, linestyle=":")
+    axis.set(xlabel="C (weak penalty to the right)", ylabel="log loss, held-out panels\nof the training part")
+    show(
+        figure,
+        f"Log loss against C: lowest, {min(loss):.3f}, at C = {probe.C:.0e}; {loss[0]:.3f} at C = {C[0]:.0e}.",
+    )
+
+
+def stage_curve(curves, metric="auc", baselines=()):
+    """Show a metric against the stage, with 95 % intervals, a line for each kind of split.
+
+    Args:
+        curves: {legend: {stage: Evaluation}}.
+        baselines: {legend: float}, dotted lines.
+    """
+    figure, axis = plt.subplots(figsize=(7, 3.6))
+    styles = [(ORANGE, "s--"), (BLUE, "o-"), (GREY, "^:")]
+    for k, (legend, found) in enumerate(curves.items()):
+        x = np.arange(len(found)) + 0.08 * (k - (len(curves) - 1) / 2)
+        y = np.array([getattr(e, metric) for e in found.values()])
+        low, high = np.array([e.interval[metric] for e in found.values()]).T
+        color, line = styles[k]
+        axis.errorbar(x, y, [y - low, high - y], fmt=line, color=color, capsize=2, label=legend)
+        axis.set_xticks(range(len(found)), list(found), rotation=30, ha="right")
+    for legend, value in dict(baselines).items():
+        axis.axhline(value, color=GREY, linestyle=":", label=legend)
+    axis.set(ylabel=metric.replace("_", " ").replace("auc", "AUC"), xlabel="features from")
+    axis.legend(fontsize=8)
+    said = "; ".join(
+        f"{legend}: " + ", ".join(f"{stage} {getattr(e, metric):.3f}" for stage, e in found.items())
+        for legend, found in curves.items()
+    )
+    show(figure, f"{metric} by stage. {said}.")

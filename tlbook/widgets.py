@@ -1,0 +1,133 @@
+"""What can be turned by hand, each with a static twin that a page without a kernel shows as well."""
+
+import base64
+import html
+import io
+
+import numpy as np
+import torch
+
+from tlbook.plots import plt, show
+from tlbook.probes import linear_probe
+
+
+def stage_explorer(backbone, data, features):
+    """Show a widget: choose a cell and a stage, see what the stage responds to and what a probe on it says.
+
+    The probe that judges a cell was fitted on folds without the cell's panel; it is fitted when it is first needed and
+    kept. What is drawn is `stage_figure`; the static twin is `stage_explorer_static`.
+
+    Args:
+        backbone: a Backbone that can be cut, such as an EfficientNet or a ResNet.
+        data: a Dataset of images with groups.
+        features: `Features` of ``data`` with a block for each stage to choose from, named as the stages are.
+
+    Returns:
+        ipywidgets.VBox; its children are the cell's number, the stage, and the picture.
+
+    Raises:
+        ValueError: data without groups; features of other examples; a stage whose output is no feature map.
+
+    Lesson 02.
+    """
+    import ipywidgets
+
+    says = _probes(data, features)
+    cell = ipywidgets.IntSlider(value=0, max=len(data) - 1, description="cell", continuous_update=False)
+    stage = ipywidgets.Dropdown(options=list(features.blocks), description="stage")
+    picture = ipywidgets.HTML()
+
+    def draw(_=None):
+        picture.value = _img(*stage_figure(backbone, data, features, [cell.value], [stage.value], says))
+
+    for control in (cell, stage):
+        control.observe(draw, names="value")
+    draw()
+    return ipywidgets.VBox([cell, stage, picture])
+
+
+def stage_explorer_static(backbone, data, features, cells, stages):
+    """Show what `stage_explorer` shows, for several cells and stages at once, as a figure."""
+    show(*stage_figure(backbone, data, features, cells, stages))
+
+
+def stage_figure(backbone, data, features, cells, stages, says=None, strongest=4):
+    """Draw each cell beside its strongest feature maps, a row for each cell and stage.
+
+    Strongest are the maps of the highest mean over positions, in deviations of that feature over all examples above
+    its mean: many maps are large on every image, and these are large on this one. ("final" is drawn before pooling.)
+
+    Args:
+        cells: indices into ``data``. stages: names of blocks of ``features``.
+        says: (cell, stage) -> probability of class 1, by a probe that never saw the cell's group; made if not given.
+        strongest: how many maps.
+
+    Returns:
+        (figure, alt): a matplotlib figure, and a text that says what is in it.
+    """
+    says = says or _probes(data, features)
+    rows = [(int(i), stage) for i in cells for stage in stages]
+    figure, axes = plt.subplots(
+        len(rows), 1 + strongest, figsize=(1.6 * (1 + strongest), 1.75 * len(rows)), squeeze=False
+    )
+    told = []
+    for row, (i, stage) in zip(axes, rows, strict=True):
+        image, label = data[i]
+        maps = _maps(backbone, image, stage)  # (C, h, w)
+        X = np.asarray(features.select(stage).X)
+        top = np.argsort(-(X[i] - X.mean(0)) / (X.std(0) + 1e-9))[:strongest]
+        row[0].imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255)
+        p = says(i, stage)
+        row[0].set_title(f"cell {i}: {data.class_names[label]}", fontsize=8)
+        row[0].set_ylabel(f"{stage}\nprobe: {p:.2f}", fontsize=8)
+        for axis, channel in zip(row[1:], top, strict=True):
+            axis.imshow(maps[channel], cmap="viridis")
+            axis.set_title(f"map {channel}, {maps.shape[1]}×{maps.shape[2]}", fontsize=8)
+        for axis in row:
+            axis.set(xticks=[], yticks=[])
+        told.append(
+            f"cell {i} ({data.class_names[label]}) at {stage}: maps {', '.join(map(str, top))}; "
+            f"the probe says {data.class_names[1]} with probability {p:.2f}"
+        )
+    figure.tight_layout()
+    return figure, "Cells and their strongest feature maps. " + "; ".join(told) + "."
+
+
+def _maps(backbone, image, stage):
+    """(C, h, w) what the stage computes for one image."""
+    run = backbone.forward_features if stage == "final" else backbone.prefix(stage)
+    with torch.inference_mode():
+        maps = run(backbone.prepare([image]))
+    if maps.ndim != 4:
+        raise ValueError(f"{backbone.name} has tokens, not feature maps, at {stage!r}: choose a convolutional one")
+    return maps[0].float().cpu()
+
+
+def _probes(data, features):
+    """The function (cell, stage) -> probability of class 1, by a probe fitted on folds without the cell's group."""
+    if data.groups is None:
+        raise ValueError(f"{data.name!r} has no groups: a probe that never saw a cell's panel needs to know the panels")
+    if not np.array_equal(features.y, data.labels):
+        raise ValueError("features and data are not of the same examples: extract the features from this data")
+    folds = data.folds(k=4, by="group", seed=0)
+    fold_of = np.empty(len(data), dtype=int)
+    for k, fold in enumerate(folds):
+        fold_of[fold.test] = k
+    fitted = {}
+
+    def says(i, stage):
+        key = (fold_of[i], stage)
+        if key not in fitted:
+            fitted[key] = linear_probe(features.select(stage), folds[fold_of[i]])
+        return float(fitted[key].predict_proba(features.select(stage).X[[i]])[0, 1])
+
+    return says
+
+
+def _img(figure, alt):
+    """The figure as an HTML image with its alternative text; a widget keeps no other place for that."""
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=100, bbox_inches="tight")
+    plt.close(figure)
+    data = base64.b64encode(png.getvalue()).decode()
+    return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{data}">'
