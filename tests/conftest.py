@@ -29,3 +29,11 @@ def make_lesson():
         return path
 
     return make
+
+
+@pytest.fixture(scope="session")
+def solar_features():
+    """Real features of the real cells, small: two middle stages at 96 px."""
+    import tlbook as tl
+
+    return tl.extract(tl.load_backbone(), tl.data.solar_cells(96), stages=("blocks.2", "blocks.4"), precision="float32")

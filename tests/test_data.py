@@ -1,7 +1,7 @@
 """Data: examples stay with their labels, groups stay whole, and nothing is silently wrong."""
 
-import PIL.Image
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from hypothesis import given, settings
@@ -45,7 +45,7 @@ def test_each_panel_is_of_one_kind_and_18_are_mono(cells):
 def test_the_label_says_which_side_of_one_half_the_experts_votes_lie(cells):
     probability, certainty = cells.columns["probability"], cells.columns["certainty"]
     assert np.array_equal(cells.labels == 1, probability > 0.5)
-    assert np.allclose(np.unique(certainty), [2 / 3, 1], atol=0.01)
+    assert set(np.round(certainty, 2)) == {0.67, 1.0}
 
 
 @settings(max_examples=60, deadline=None)
@@ -60,7 +60,7 @@ def test_no_group_is_on_two_sides_and_every_example_is_on_one(draw):
     try:
         splits = [data.split(seed=seed), *data.folds(3, val=0.3, seed=seed)]
     except ValueError as error:
-        assert "no deal of" in str(error)
+        assert "no deal of" in str(error) or "cannot be dealt" in str(error)
         return
     for split in splits:
         assert sorted(np.concatenate(split)) == list(range(n))
@@ -155,9 +155,7 @@ def test_a_column_of_another_length_is_named(what):
     columns = {"labels": [0, 1, 0], "groups": [0, 0, 1], "kind": ["a", "b", "c"]}
     columns[what] = columns[what][:2]
     with pytest.raises(ValueError, match=f"{what}: 2 values for 3 inputs"):
-        Dataset(
-            list("abc"), np.array(columns["labels"]), "ny", columns["groups"], {"kind": columns["kind"]}
-        )
+        Dataset(list("abc"), np.array(columns["labels"]), "ny", columns["groups"], {"kind": columns["kind"]})
 
 
 def test_a_subset_keeps_what_belongs_to_each_example_together():

@@ -50,7 +50,7 @@ def no_momentum(module):
 
 RIGHT = {
     "02.1": [field, field_backwards],
-    "02.2": [lambda x: (three(x) / 255 - 0.5) / 0.5, lambda x: (x.repeat(1, 3, 1, 1).double() / 127.5 - 1)],
+    "02.2": [lambda x: (three(x) / 255 - 0.5) / 0.5, lambda x: x.repeat(1, 3, 1, 1).double() / 127.5 - 1],
     "02.3": [to_modules(lambda m: m.eval()), lambda model: to_modules(lambda m: m.train(False))(model) or model],
 }
 WRONG = {  # misconception -> (exercise, answer, words of its message)

@@ -123,7 +123,7 @@ class Backbone(nn.Module):
             raise TypeError(f"an image must be a uint8 tensor or a PIL image, got {type(x).__name__}")
         from torchvision.transforms.v2 import functional as F
 
-        x = F.resize(x.convert("RGB"), round(self.input_size / self.crop_pct), F.InterpolationMode(self.interpolation))
+        x = F.resize(x.convert("RGB"), int(self.input_size / self.crop_pct), F.InterpolationMode(self.interpolation))
         return F.pil_to_tensor(F.center_crop(x, self.input_size))
 
     def forward_features(self, batch):
@@ -159,11 +159,13 @@ class Backbone(nn.Module):
 
     def prefix(self, stage):
         """Return the function from a batch to the output of ``stage`` (included), not pooled."""
-        return lambda batch: self._run(sum(list(self._parts.values())[: self._cut(stage)], ()), batch)
+        parts = sum(list(self._parts.values())[: self._cut(stage)], ())
+        return lambda batch: self._run(parts, batch)
 
     def suffix(self, stage):
         """Return the function from the output of ``stage`` to logits: ``suffix(s)(prefix(s)(x))`` is ``forward(x)``."""
-        return lambda z: self.forward_head(self._run(sum(list(self._parts.values())[self._cut(stage) :], ()), z))
+        parts = sum(list(self._parts.values())[self._cut(stage) :], ())
+        return lambda z: self.forward_head(self._run(parts, z))
 
     def _run(self, parts, z):
         for part in parts:
@@ -241,8 +243,8 @@ def load_backbone(name="efficientnet_lite0", *, weights="default"):
             f"the weights of {name!r} come from timm's hub, which did not answer ({type(error).__name__}), and "
             f"are not in its cache. Without the network these work: {_offline()}; or give weights=<path>"
         ) from error
-    path = _weights_file(name) if weights == "default" and not from_hub else weights
-    if path is not None and not from_hub:
+    path = _weights_file(name) if weights == "default" and not from_hub else None if from_hub else weights
+    if path is not None:
         rename = _lite_names(model) if name in _BUNDLED else ()
         transfer(path, model, rename=rename)
     config = dict(model.pretrained_cfg)

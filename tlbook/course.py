@@ -234,7 +234,7 @@ def doctor():
         rows += [_row("device", f"{type(error).__name__}: {error}", remedy)]
     size = sum(path.stat().st_size for path in cache.folder().rglob("*") if path.is_file())
     rows += [
-        _row("cache", f"{cache.folder()} ({size / 1e6:.0f} MB)"),
+        _row("cache", f"{_short(cache.folder())} ({size / 1e6:.0f} MB)"),
         _row("TLBOOK_MIRROR", os.environ.get("TLBOOK_MIRROR", "not set")),
     ]
     return Table(rows + [_package(name, package) for name, package in BUNDLED.items()])
@@ -242,6 +242,11 @@ def doctor():
 
 def _row(what, here, remedy=""):
     return {"what": what, "here": here, "remedy": remedy}
+
+
+def _short(path):
+    """A path with ~ for the home folder, so that a stored report does not tell where its author lives."""
+    return Path("~") / path.relative_to(Path.home()) if path.is_relative_to(Path.home()) else path
 
 
 def _package(name, package):

@@ -276,7 +276,11 @@ def from_dataset(dataset, *, class_names=None, groups=None, name=None, fingerpri
     Dataset 'list': 3 examples (negative 1, positive 2)
     """
     targets = getattr(dataset, "targets", None)  # torchvision's name: labels without decoding the images
-    labels = np.asarray([dataset[i][1] for i in range(len(dataset))] if targets is None else targets)
+    if targets is None or getattr(dataset, "target_transform", None) is not None:
+        targets = [dataset[i][1] for i in range(len(dataset))]
+    labels = np.asarray(targets)
+    if class_names is None and labels.dtype.kind not in "iu":
+        raise ValueError(f"labels must be N integers, got {labels.dtype}: number the classes from 0")
     if class_names is None:
         class_names = getattr(dataset, "classes", None) or [str(k) for k in range(int(labels.max(initial=0)) + 1)]
     return Dataset(

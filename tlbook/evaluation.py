@@ -93,6 +93,8 @@ def evaluate(probabilities, labels, *, groups=None, sample_weight=None, referenc
     groups = None if groups is None else np.asarray(groups)
     if w.shape != y.shape or (groups is not None and groups.shape != y.shape):
         raise ValueError(f"groups and sample_weight must have {len(y)} entries each")
+    if not (w >= 0).all() or not w.sum() > 0:
+        raise ValueError("sample_weight must be numbers of at least 0, and not all 0")
 
     scores = _metrics(p, y, w[None])
     draws = _metrics(p, y, w * _resample(groups, len(y), resamples, seed))

@@ -176,13 +176,15 @@ def extract(
 def _write(path, backbones, data, stages, views, dtypes, batch_size, width):
     """Fill the file ``path``, each process its own share of the batches, and let it appear when all are done."""
     batches = _batches(len(data), batch_size)
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+    several = int(os.environ.get("WORLD_SIZE", 1)) > 1
+    processes = PartialState(cpu=backbones[0].device.type == "cpu") if several else None
+    if processes is None or processes.num_processes == 1:
         with disk.atomic(path) as part:
             X = np.lib.format.open_memmap(part, "w+", np.float32, (len(data), width))
             _fill(X, batches, backbones, data, stages, views, dtypes)
             X.flush()
+            del X  # an open file cannot be renamed on Windows
         return
-    processes = PartialState()
     part = path.with_name(f".{path.name}.{os.environ['TORCHELASTIC_RUN_ID']}.part")
     if processes.is_main_process:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -203,7 +205,7 @@ def _batches(n, size):
 
 def _fill(X, batches, backbones, data, stages, views, dtypes):
     """Write F(X; θ) of each batch to its rows of ``X``; the next batch is read while this one is computed."""
-    expected = backbones[0].prepare([_read(data, 0)])[0].shape
+    expected = _as_tensors(backbones, data, 0)[0].shape
     modes = [(module, module.training) for b in backbones for module in b.modules()]
     for b in backbones:
         b.eval()
@@ -260,16 +262,9 @@ def _as_tensors(backbones, data, i):
 def _prepare(backbones, tensors, rows, expected):
     """Prepare a batch for each backbone; an example of another shape than the first one's is named."""
     for i, (x, *_) in zip(rows, tensors, strict=True):
-        if isinstance(x, torch.Tensor) and x.shape[-2:] != tensors[0][0].shape[-2:]:
-            raise ValueError(
-                f"example {i} has shape {tuple(x.shape)}, example {rows[0]} {tuple(tensors[0][0].shape)}: resize them"
-            )
-    prepared = [b.prepare(inputs) for b, inputs in zip(backbones, zip(*tensors, strict=True), strict=True)]
-    if prepared[0].shape[1:] != expected:
-        raise ValueError(
-            f"example {rows[0]} has shape {tuple(prepared[0].shape[1:])}, example 0 {tuple(expected)}: resize them"
-        )
-    return prepared
+        if x.shape != expected:
+            raise ValueError(f"example {i} has shape {tuple(x.shape)}, example 0 {tuple(expected)}: resize them")
+    return [b.prepare(inputs) for b, inputs in zip(backbones, zip(*tensors, strict=True), strict=True)]
 
 
 def _block_widths(backbones, stages, views):

@@ -86,12 +86,14 @@ def linear_probe(features, split, *, C=None, class_weight=None, sample_weight=No
     elif class_weight is not None:
         raise ValueError(f"class_weight must be None or 'balanced', got {class_weight!r}")
 
+    Z = _standardise(X)[0]
+    axes = _principal_axes(Z) if len(Z) >= Z.shape[1] else None  # found once: they serve every part of these rows
     path, scores = Table(), None
     if C is None:
         inner = Dataset(X, y, [str(k) for k in range(K)], groups).folds(
             folds, by="random" if groups is None else "group", seed=seed
         )
-        paths = [fit_path(X[part.train], y[part.train], CS, weight[part.train], K, tol=1e-4) for part in inner]
+        paths = [fit_path(X[p.train], y[p.train], CS, weight[p.train], K, axes=axes, tol=1e-4) for p in inner]
         best = np.inf
         for c, fits in zip(CS, zip(*paths, strict=True), strict=False):
             p = np.empty((len(y), K))
@@ -103,32 +105,31 @@ def linear_probe(features, split, *, C=None, class_weight=None, sample_weight=No
                 C, best, scores = c, loss, p
             elif loss > 1.05 * best:  # past the valley: weaker penalties cost most to fit, and only lose
                 break
-    _, W, b = next(fit_path(X, y, [C], weight, K))
+    _, W, b = next(fit_path(X, y, [C], weight, K, axes=axes))
     return Probe(lambda X: _softmax(np.asarray(X, dtype=np.float64) @ W.T + b), float(C), W, b, path, scores)
 
 
-def fit_path(X, y, Cs, weight=None, K=None, tol=1e-6):
+def fit_path(X, y, Cs, weight=None, K=None, tol=1e-6, axes=None):
     """Solve the problem above for each C in turn, each from the last one's solution, when it is asked for.
 
     Args:
         X: (N, D). y: (N,) labels. Cs: the strengths, best in rising order. weight: (N,) or None. K: classes.
+        axes: (D, D) a rotation in which the columns of X hardly correlate; its principal axes unless given.
         tol: the largest entry of the gradient at the solution, relative to that at the start of the path.
 
     Yields:
         (objective, W (K or 1, D), b (K or 1,)) for each C: W and b act on X as it is.
     """
     K = K or int(y.max()) + 1
-    where = device.choose() if device.choose().type == "cuda" else torch.device("cpu")  # MPS has no float64
-    X = torch.as_tensor(np.asarray(X), device=where).double()
+    X, mean, deviation = _standardise(X)
+    where = X.device
     y = torch.as_tensor(y, device=where)
     s = torch.ones(len(y), device=where).double() if weight is None else torch.as_tensor(weight, device=where).double()
-    mean, deviation = X.mean(0), X.std(0, correction=0)
-    deviation[deviation < 1e-12] = 1.0  # a constant feature stays 0
-    X = (X - mean) / deviation
-    # The penalty does not notice a rotation. In the principal axes V the curvature is close to diagonal, at most
+    # The penalty does not notice a rotation. In the principal axes the curvature is close to diagonal, at most
     # 1 + C λ / 4 along an axis, and divided by its root every direction is about equally steep: L-BFGS takes few steps.
-    V, curvature = _principal_axes(s.sqrt()[:, None] * X)
+    V = _principal_axes(X) if axes is None else axes
     Z = X @ V
+    curvature = (s[:, None] * Z**2).sum(0)
     rows, D = (K if K > 2 else 1), Z.shape[1]
     onehot = F.one_hot(y, K).double()[:, -rows:]
 
@@ -165,13 +166,21 @@ def fit_path(X, y, Cs, weight=None, K=None, tol=1e-6):
         yield objective(W, b, C)[0].item(), U.cpu().numpy(), (b - U @ mean).cpu().numpy()
 
 
+def _standardise(X):
+    """X (N, D) in float64 with mean 0 and deviation 1 in every column, and these means and deviations before."""
+    where = device.choose() if device.choose().type == "cuda" else torch.device("cpu")  # MPS has no float64
+    X = torch.as_tensor(np.array(X, dtype=np.float64), device=where)
+    mean, deviation = X.mean(0), X.std(0, correction=0)
+    deviation[deviation < 1e-12] = 1.0  # a constant feature becomes 0
+    return (X - mean) / deviation, mean, deviation
+
+
 def _principal_axes(A):
-    """The orthonormal directions (D, r) that the rows of A (N, D) span, and the eigenvalues (r,) of AᵀA along them."""
-    wide = A.shape[1] > A.shape[0]
-    values, vectors = torch.linalg.eigh(A @ A.T if wide else A.T @ A)
-    keep = values > values[-1] * 1e-12
-    values, vectors = values[keep], vectors[:, keep]
-    return (A.T @ vectors / values.sqrt() if wide else vectors), values
+    """Orthonormal columns (D, r) that span the rows of A (N, D): its principal axes, all D of them if N ≥ D."""
+    if len(A) >= A.shape[1]:
+        return torch.linalg.eigh(A.T @ A).eigenvectors
+    values, vectors = torch.linalg.eigh(A @ A.T)
+    return torch.linalg.qr(A.T @ vectors[:, values > values[-1] * 1e-12]).Q
 
 
 def knn_probe(features, split, *, k=20, temperature=0.07):
@@ -182,25 +191,20 @@ def knn_probe(features, split, *, k=20, temperature=0.07):
 
     Lesson 03. Wu et al., Unsupervised feature learning via non-parametric instance discrimination, CVPR 2018.
     """
-    X, y = np.asarray(features.X[split.train], dtype=np.float64), features.y[split.train]
+    y = features.y[split.train]
     if not 1 <= k <= len(y):
         raise ValueError(f"k must lie between 1 and the {len(y)} training examples, got {k}")
-    mean, deviation = X.mean(0), X.std(0)
-    deviation[deviation < 1e-12] = 1.0
-    onehot = F.one_hot(torch.from_numpy(y), int(features.y.max()) + 1).double()
-
-    def unit(X):
-        return F.normalize(torch.as_tensor((np.asarray(X) - mean) / deviation).double())
-
-    bank = unit(X)
+    Z, mean, deviation = _standardise(features.X[split.train])
+    bank = F.normalize(Z)
+    onehot = F.one_hot(torch.from_numpy(y).to(Z.device), int(features.y.max()) + 1).double()
 
     def predict_proba(X):
         votes = []
-        for rows in torch.split(unit(X), 1024):
-            similarity, nearest = (rows @ bank.T).topk(k)
+        for rows in torch.split(torch.as_tensor(np.asarray(X), device=Z.device), 1024):
+            similarity, nearest = (F.normalize((rows.double() - mean) / deviation) @ bank.T).topk(k)
             vote = (similarity / temperature).softmax(1)  # (B, k)
             votes.append((vote[..., None] * onehot[nearest]).sum(1))
-        return torch.cat(votes).numpy()
+        return torch.cat(votes).cpu().numpy()
 
     return Probe(predict_proba)
 

@@ -76,7 +76,7 @@ def stage_figure(backbone, data, features, cells, stages, says=None, strongest=4
         maps = _maps(backbone, image, stage)  # (C, h, w)
         X = np.asarray(features.select(stage).X)
         top = np.argsort(-(X[i] - X.mean(0)) / (X.std(0) + 1e-9))[:strongest]
-        row[0].imshow(image.squeeze(), cmap="gray", vmin=0, vmax=255)
+        row[0].imshow(image.squeeze().numpy(), cmap="gray", vmin=0, vmax=255)
         p = says(i, stage)
         row[0].set_title(f"cell {i}: {data.class_names[label]}", fontsize=8)
         row[0].set_ylabel(f"{stage}\nprobe: {p:.2f}", fontsize=8)
@@ -100,7 +100,7 @@ def _maps(backbone, image, stage):
         maps = run(backbone.prepare([image]))
     if maps.ndim != 4:
         raise ValueError(f"{backbone.name} has tokens, not feature maps, at {stage!r}: choose a convolutional one")
-    return maps[0].float().cpu()
+    return maps[0].float().cpu().numpy()
 
 
 def _probes(data, features):

@@ -11,12 +11,14 @@ def _always_healthy(answer):
     test = data.split(seed=0).test
     healthy = np.mean(data.labels[test] == 0)
     answer = float(answer)
+    if np.isclose(answer, healthy, atol=1e-6):
+        return
     assert not np.isclose(answer, 0.5, atol=1e-3), (
         "That is its *balanced* accuracy, the mean over the two classes (all healthy cells found, no defective one). "
         "Accuracy counts the cells that are right."
     )
     assert not np.isclose(answer, 1 - healthy, atol=1e-3), "That is the share it gets wrong: the defective cells."
-    assert not np.isclose(answer, np.mean(data.labels == 0), atol=1e-3), (
+    assert not np.isclose(answer, np.mean(data.labels == 0), atol=1e-6), (
         "That is the share over all 2,624 cells. The score to compare with is on data.labels[split.test]."
     )
     assert not np.isclose(answer / 100, healthy, atol=1e-3), "Right, in percent. Give it as a share between 0 and 1."
@@ -40,7 +42,7 @@ def _shared_panels(answer):
         assert got != np.isin(data.groups[split.test], data.groups[split.train]).sum() or got == expected, (
             "That counts test cells whose panel is in training. How many different panels are they from?"
         )
-        assert got != len(np.union1d(data.groups[split.train], data.groups[split.test])), (
+        assert got == expected or got != len(np.union1d(data.groups[split.train], data.groups[split.test])), (
             "That is the union: panels on either side. We want those on both."
         )
         assert got == expected, f"With by={by!r} there are {expected} panels on both sides, not {got}."

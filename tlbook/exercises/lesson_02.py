@@ -12,16 +12,17 @@ def _receptive_field(answer):
     got = answer(list(layers))
     assert np.ndim(got) == 0 and got is not None, f"It should return one number of pixels, it returned {got!r}."
     assert got != 1 + sum(k - 1 for k, _ in layers), (
-        "That leaves the strides out. After a stride of 2, neighbouring outputs lie two input pixels apart, so every later "
-        "kernel reaches twice as far."
+        "That leaves the strides out. After a stride of 2, neighbouring outputs lie two input pixels apart, so "
+        "every later kernel reaches twice as far."
     )
     assert got != 29, (
-        "You let a layer's stride count for its own kernel. A layer's kernel moves over its *input*: add (k − 1) × jump first, "
-        "then multiply the jump by its stride."
+        "You let a layer's stride count for its own kernel. A layer's kernel moves over its *input*: add "
+        "(k − 1) × jump first, then multiply the jump by its stride."
     )
     assert got != 4, "That is the jump, the distance between neighbouring outputs: the product of the strides."
     assert got != sum(k for k, _ in layers), (
-        "That adds the kernels up. Two 3 × 3 kernels on top of each other see 5 pixels, not 6: the second adds k − 1 = 2."
+        "That adds the kernels up. Two 3 × 3 kernels on top of each other see 5 pixels, not 6: "
+        "the second adds k − 1 = 2."
     )
     assert got != 22, "One pixel too few: without any layer an output sees 1 pixel, not 0. Start at 1."
     assert got == 23, f"For (kernel, stride) = {layers} it should be 23 pixels, it is {got}."
@@ -38,11 +39,11 @@ def _prepare(answer):
         "The network has three input channels: repeat the grey one, (B, 1, H, W) -> (B, 3, H, W)."
     )
     assert tuple(got.shape) == (4, 3, 6, 5), f"(4, 1, 6, 5) should become (4, 3, 6, 5), it became {tuple(got.shape)}."
-    grey = x.float().expand(-1, 3, -1, -1)
-    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     assert got.dtype.is_floating_point, (
         f"The result is {got.dtype}, which has no fractions and no negative numbers: make the pixels floats first."
     )
+    got, grey = got.float(), x.float().expand(-1, 3, -1, -1)
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     assert not torch.allclose(got, (grey - 0.5) / 0.5, atol=1e-2), (
         "The pixels still run from 0 to 255: divide by 255 before (x − mean) / std."
     )
@@ -57,7 +58,7 @@ def _prepare(answer):
         "That is standardised by the mean and deviation of this batch: an image would look different in other company. "
         "Use the model's fixed numbers."
     )
-    assert torch.allclose(got.float(), (grey / 255 - 0.5) / 0.5, atol=1e-3), (
+    assert torch.allclose(got, (grey / 255 - 0.5) / 0.5, atol=1e-3), (
         "Black (0) should become −1 and white (255) should become 1, in all three channels."
     )
 
@@ -75,26 +76,27 @@ def _freeze_batchnorm(answer):
     )
     still = [m for m in norms if m.training]
     assert not (len(still) == len(norms) and any(m.momentum == 0 for m in norms)), (
-        "With momentum 0 the running statistics stand still, but in train mode they are not used: the features still depend on "
-        "the other images of the batch. Put the layers in eval mode."
+        "With momentum 0 the running statistics stand still, but in train mode they are not used: the features "
+        "still depend on the other images of the batch. Put the layers in eval mode."
     )
     assert not (len(still) == len(norms) and not any(p.requires_grad for m in norms for p in m.parameters())), (
-        "Without requires_grad the scale and shift stay, but the running mean and variance are no parameters: no gradient "
-        "moves them, the forward pass does. Put the layers in eval mode."
+        "Without requires_grad the scale and shift stay, but the running mean and variance are no parameters: "
+        "no gradient moves them, the forward pass does. Put the layers in eval mode."
     )
     assert len(still) < len(norms), "The BatchNorm layers are in train mode. Find them among model.modules()."
     assert not still, (
-        f"{len(still)} of {len(norms)} BatchNorm layers is still in train mode: one sits inside a block. model.children() stops at the "
-        "first level, model.modules() goes all the way down."
+        f"{len(still)} of {len(norms)} BatchNorm layers is still in train mode: one sits inside a block. "
+        "model.children() stops at the first level, model.modules() goes all the way down."
     )
 
 
 EXERCISES = {
     "02.1": Exercise(
         _receptive_field,
-        "Keep two numbers: the field (starts at 1) and the jump (starts at 1). A layer adds (k − 1) × jump to the field, and then "
-        "multiplies the jump by its stride.",
-        "def answer(layers):\n    field = jump = 1\n    for kernel, stride in layers:\n        field += (kernel - 1) * jump\n"
+        "Keep two numbers: the field (starts at 1) and the jump (starts at 1). A layer adds (k − 1) × jump "
+        "to the field, and then multiplies the jump by its stride.",
+        "def answer(layers):\n    field = jump = 1\n    for kernel, stride in layers:\n"
+        "        field += (kernel - 1) * jump\n"
         "        jump *= stride\n    return field",
     ),
     "02.2": Exercise(

@@ -1,0 +1,137 @@
+"""Exercises: solutions pass, other right answers pass, and each misconception is told why it is wrong."""
+
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import tlbook as tl
+
+# Of each exercise: other right answers, and wrong ones with words of the message each must get. All are Python
+# expressions that may use np, torch, tl, and what the lesson has at hand: data and its split.
+ANSWERS = {
+    "00.1": (
+        ["1 - data.labels[split.test].mean()", "np.float32((data.labels[split.test] == 0).mean())"],
+        {
+            "0.5": "balanced",
+            "data.labels[split.test].mean()": "share it gets wrong",
+            "(data.labels == 0).mean()": "over all 2,624",
+            "100 * (data.labels[split.test] == 0).mean()": "in percent",
+            "0.123": "what share of the test labels",
+        },
+    ),
+    "00.2": (
+        [
+            "lambda groups, split: len(np.intersect1d(groups[split.train], groups[split.test]))",
+            "lambda groups, split: int(np.isin(np.unique(groups[split.test]), groups[split.train]).sum())",
+        ],
+        {
+            "lambda groups, split: set(groups[split.train]) & set(groups[split.test])": "a number",
+            "lambda groups, split: len(set(split.train) & set(split.test))": "compares cells",
+            "lambda groups, split: np.isin(groups[split.test], groups[split.train]).sum()": "counts test cells",
+            "lambda groups, split: len(set(groups[split.train]) | set(groups[split.test]))": "the union",
+            "lambda groups, split: 3": "there are",
+        },
+    ),
+    "03.1": (
+        ["lambda z: z.flatten(2).mean(-1)", "lambda z: torch.nn.AdaptiveAvgPool2d(1)(z)[:, :, 0, 0]"],
+        {
+            "lambda z: z.mean(1)": "over the channels",
+            "lambda z: z.mean(0)": "over the images",
+            "lambda z: z.mean((2, 3), keepdim=True)": "two empty axes",
+            "lambda z: z.amax((2, 3))": "the maximum",
+            "lambda z: z.sum((2, 3))": "the sum",
+            "lambda z: z.flatten(1)": "should become (4, 6)",
+            "lambda z: z.mean((2, 3)).tolist()": "should return a tensor",
+        },
+    ),
+    "03.2": (
+        [
+            "lambda train, test: tuple((x - train.mean(0)) / train.std(0, ddof=1) for x in (train, test))",
+            "lambda train, test: (lambda s: (s.transform(train), s.transform(test)))("
+            "__import__('sklearn.preprocessing').preprocessing.StandardScaler().fit(train))",
+        ],
+        {
+            "lambda train, test: tuple((x - np.concatenate([train, test]).mean(0))"
+            " / np.concatenate([train, test]).std(0) for x in (train, test))": "train and test together",
+            "lambda train, test: tuple((x - x.mean(0)) / x.std(0) for x in (train, test))": "by themselves",
+            "lambda train, test: tuple((x - train.mean()) / train.std() for x in (train, test))": "One mean",
+            "lambda train, test: tuple(x - train.mean(0) for x in (train, test))": "not scaled",
+            "lambda train, test: (train, test[:1])": "in the shapes they came in",
+        },
+    ),
+}
+HERE = Path(__file__)
+LESSONS = {
+    path.stem.split("_")[1]: import_module(f"tlbook.exercises.{path.stem}").EXERCISES
+    for path in sorted(Path(tl.exercises.__file__).parent.glob("lesson_*.py"))
+}
+EXERCISES = {number: exercise for lesson in LESSONS.values() for number, exercise in lesson.items()}
+
+
+@pytest.fixture(scope="module")
+def at_hand():
+    data = tl.data.solar_cells()
+    return {"np": np, "torch": torch, "tl": tl, "data": data, "split": data.split(seed=0)}
+
+
+@pytest.fixture
+def said(at_hand, capsys):
+    """Return what `tl.check` prints about the answer that an expression makes."""
+
+    def say(number, expression):
+        tl.check(number, eval(expression, dict(at_hand)))
+        return capsys.readouterr().out
+
+    return say
+
+
+@pytest.mark.parametrize("lesson", LESSONS)
+def test_every_exercise_has_an_alternative_and_three_misconceptions_under_test(lesson):
+    if HERE.with_name(f"test_exercises_{lesson}.py").exists():
+        pytest.skip("the exercises of this lesson have a test module of their own")
+    for number in LESSONS[lesson]:
+        right, wrong = ANSWERS[number]
+        assert len(right) >= 1 and len(set(wrong.values())) >= 3, number
+
+
+@pytest.mark.parametrize("number", [n for n in ANSWERS if n in EXERCISES])
+def test_the_solution_that_is_shown_passes(number, at_hand, capsys):
+    scope = dict(at_hand)
+    tl.solution(number)
+    exec(capsys.readouterr().out, scope)
+    tl.check(number, scope["answer"])
+    assert capsys.readouterr().out == f"Exercise {number}: right.\n"
+
+
+@pytest.mark.parametrize("number, answer", [(n, a) for n, (right, _) in ANSWERS.items() for a in right])
+def test_another_right_answer_passes(number, answer, said):
+    assert said(number, answer) == f"Exercise {number}: right.\n"
+
+
+@pytest.mark.parametrize(
+    "number, answer, words", [(n, a, w) for n, (_, wrong) in ANSWERS.items() for a, w in wrong.items()]
+)
+def test_a_misconception_is_told_why_it_is_wrong(number, answer, words, said):
+    message = said(number, answer)
+    assert message.startswith(f"Exercise {number}: not yet.") and words in message
+
+
+@pytest.mark.parametrize("number", EXERCISES)
+def test_a_hint_helps_and_dots_ask_for_an_answer(number, capsys):
+    tl.hint(number)
+    assert len(capsys.readouterr().out) > 20
+    tl.check(number, ...)
+    assert f"tl.hint('{number}')" in capsys.readouterr().out
+
+
+def test_an_answer_that_raises_is_reported_not_raised(said):
+    assert "your answer raised ZeroDivisionError" in said("03.1", "lambda z: 1 / 0")
+
+
+@pytest.mark.parametrize("number, says", [("77.1", "no exercises for lesson '77'"), ("03.99", "lesson 03 has")])
+def test_an_unknown_number_says_which_there_are(number, says):
+    with pytest.raises(ValueError, match=says):
+        tl.check(number, 1)

@@ -1,0 +1,387 @@
+"""Feature extraction: F(X; θ) is the plain forward pass, computed once, written whole, whoever computes it."""
+
+import copy
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import tlbook as tl
+from tlbook.data import Dataset
+
+TINY = "test_resnet"  # timm's own test model: a whole ResNet of 0.5 million parameters
+
+
+def tiny_backbone(name=TINY, seed=0):
+    torch.manual_seed(seed)
+    return tl.load_backbone(name, weights=None)
+
+
+def images(n=70, side=32, channels=1):
+    return torch.randint(
+        0, 256, (n, channels, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+    )
+
+
+def dataset(inputs, groups=True):
+    labels = np.arange(len(inputs)) % 2
+    return Dataset(inputs, labels, ("no", "yes"), np.arange(len(inputs)) // 7 if groups else None)
+
+
+@pytest.fixture
+def backbone():
+    return tiny_backbone()
+
+
+@pytest.fixture
+def data():
+    return dataset(list(images()))
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("TLBOOK_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "features"
+
+
+@pytest.fixture
+def passes(backbone, monkeypatch):
+    """How many batches went through the backbone."""
+    count, forward_stages = [], backbone.forward_stages
+    monkeypatch.setattr(backbone, "forward_stages", lambda *a: count.append(1) or forward_stages(*a))
+    return count
+
+
+@pytest.mark.parametrize("stages", [("final",), ("layer2", "final"), ("final", "stem")])
+def test_features_equal_a_plain_forward_pass(backbone, data, stages):
+    features = tl.extract(backbone, data, stages=stages, precision="float32")
+    x = (images().expand(-1, 3, -1, -1) / 255 - torch.tensor(backbone.mean).view(3, 1, 1)) / torch.tensor(
+        backbone.std
+    ).view(3, 1, 1)
+    model = copy.deepcopy(backbone.model).cpu().eval()
+    with torch.inference_mode():
+        stem = model.maxpool(model.act1(model.bn1(model.conv1(x))))
+        expected = {
+            "stem": stem.mean((2, 3)),
+            "layer2": model.layer2(model.layer1(stem)).mean((2, 3)),
+            "final": model.forward_head(model.forward_features(x), pre_logits=True),
+        }
+    assert list(features.blocks) == list(stages)
+    for stage in stages:
+        assert np.allclose(features.X[:, features.blocks[stage]], expected[stage], atol=1e-4)
+    assert features.X.dtype == np.float32
+    assert np.array_equal(features.y, data.labels) and np.array_equal(features.groups, data.groups)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 70, 500])
+def test_the_batch_size_does_not_matter(backbone, data, batch_size):
+    a, b = (tl.extract(backbone, data, precision="float32", cache=False, batch_size=size) for size in (32, batch_size))
+    assert np.allclose(a.X, b.X, atol=1e-4)
+
+
+def test_a_second_call_reads_the_cache_and_runs_nothing(backbone, data, passes):
+    first = tl.extract(backbone, data)
+    ran = len(passes)
+    second = tl.extract(backbone, data)
+    assert ran == len(passes) == 3
+    assert isinstance(second.X, np.memmap) and np.array_equal(first.X, second.X)
+    relabelled = Dataset(data.inputs, 1 - data.labels, data.class_names)
+    assert np.array_equal(tl.extract(backbone, relabelled).y, 1 - data.labels) and len(passes) == 3
+
+
+def test_each_ingredient_changed_alone_is_computed_anew(backbone, data, passes, own_cache):
+    def pixel():
+        data.inputs[69][0, 0, 0] ^= 1
+
+    def weight():
+        backbone.model.layer1[0].conv1.weight.data[0, 0, 0, 0] += 1
+
+    def statistic():
+        backbone.model.bn1.running_var[0] *= 2
+
+    def preparation():
+        backbone.mean = (0.1, 0.2, 0.3)
+
+    def nothing():
+        pass
+
+    tl.extract(backbone, data, precision="float32")
+    for change in (pixel, weight, statistic, preparation):
+        change()
+        passes.clear()
+        tl.extract(backbone, data, precision="float32")
+        assert passes, change.__name__
+    for options in ({"stages": ["layer1"]}, {"views": ["hflip"]}, {"precision": "bfloat16"}):
+        passes.clear()
+        tl.extract(backbone, data, **({"precision": "float32"} | options))
+        assert passes, options
+    assert len(list(own_cache.iterdir())) == 8
+
+
+def test_without_the_cache_nothing_is_kept(backbone, data, own_cache):
+    tl.extract(backbone, data, cache=False)
+    assert not own_cache.exists()
+
+
+class Deadly(list):
+    """Images, of which the last kills the process that reads it for the second time: while features are written."""
+
+    def __iter__(self):
+        return (list.__getitem__(self, i) for i in range(len(self)))
+
+    def __getitem__(self, i):
+        if i == len(self) - 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return list.__getitem__(self, i)
+
+
+def extract_in_child(folder, deadly, barrier):
+    os.environ["TLBOOK_CACHE"] = str(folder)
+    torch.set_num_threads(1)
+    inputs = list(images())
+    data = dataset(Deadly(inputs) if deadly else inputs)
+    if barrier is not None:
+        barrier.wait(120)
+    tl.extract(tiny_backbone(), data, precision="float32", batch_size=10)
+
+
+@pytest.fixture(scope="module")
+def children():
+    """A server that has the heavy imports done, and forks from there."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["timm", "tlbook.feature_extraction", "tlbook.backbones"])
+    return context
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
+def test_a_process_killed_while_writing_leaves_no_broken_cache(children, own_cache, backbone, data):
+    child = children.Process(target=extract_in_child, args=(own_cache.parent, True, None))
+    child.start()
+    child.join(120)
+    assert child.exitcode == -signal.SIGKILL
+    left = list(own_cache.iterdir())
+    assert len(left) == 1 and left[0].name.endswith(".part")
+    features = tl.extract(backbone, data, precision="float32", batch_size=10)
+    assert np.array_equal(features.X, tl.extract(backbone, data, precision="float32", batch_size=10, cache=False).X)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a fork server")
+def test_two_processes_that_extract_the_same_at_once_both_succeed(children, own_cache, backbone, data, passes):
+    barrier = children.Barrier(2)
+    pair = [children.Process(target=extract_in_child, args=(own_cache.parent, False, barrier)) for _ in range(2)]
+    for child in pair:
+        child.start()
+    for child in pair:
+        child.join(120)
+    assert [child.exitcode for child in pair] == [0, 0]
+    assert [path.suffix for path in own_cache.iterdir()] == [".npy"]
+    found = tl.extract(backbone, data, precision="float32")
+    if backbone.device.type == "cpu":
+        assert not passes
+    assert np.allclose(found.X, tl.extract(backbone, data, precision="float32", cache=False).X, atol=1e-4)
+
+
+@pytest.mark.skipif(shutil.which(str(Path(sys.executable).with_name("torchrun"))) is None, reason="needs torchrun")
+def test_two_processes_under_torchrun_write_the_same_file_as_one(tmp_path, monkeypatch):
+    script = tmp_path / "two.py"
+    script.write_text(
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "import os, numpy as np, torch, tlbook as tl\n"
+        "import test_feature_extraction as t\n"
+        "torch.set_num_threads(1)\n"
+        "f = tl.extract(t.tiny_backbone(), t.dataset(list(t.images())), precision='float32', batch_size=16)\n"
+        "from accelerate import PartialState\n"
+        "print('processes', PartialState().num_processes, f.X.shape, flush=True)\n"
+        "PartialState().destroy_process_group()\n"
+    )
+    torchrun = [str(Path(sys.executable).with_name("torchrun")), "--standalone", "--nproc-per-node", "2", str(script)]
+    environment = os.environ | {"TLBOOK_CACHE": str(tmp_path / "two"), "TLBOOK_DEVICE": "cpu"}
+    done = subprocess.run(torchrun, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("processes 2 ") == 2
+    monkeypatch.setenv("TLBOOK_DEVICE", "cpu")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    tl.extract(tiny_backbone(), dataset(list(images())), precision="float32", batch_size=16)
+    torch.set_num_threads(threads)
+    (two,), (one,) = ((tmp_path / name / "features").iterdir() for name in ("two", "cache"))
+    assert two.name == one.name and two.read_bytes() == one.read_bytes()
+
+
+def test_a_nan_in_the_weights_names_the_first_example(backbone, data, own_cache):
+    backbone.model.conv1[0].weight.data[0] = float("nan")
+    with pytest.raises(ValueError, match="features of example 0 are not finite"):
+        tl.extract(backbone, data)
+    assert list(own_cache.iterdir()) == []
+
+
+def test_features_that_are_not_finite_name_their_example(backbone, data):
+    def break_one(module, inputs, output):
+        bright = inputs[0].amin((1, 2, 3)) > 0.99
+        return output.masked_fill(bright.view(-1, 1, 1, 1), float("inf"))
+
+    data.inputs[41].fill_(255)
+    backbone.model.conv1.register_forward_hook(break_one)
+    with pytest.raises(ValueError, match="features of example 41 are not finite"):
+        tl.extract(backbone, data, precision="float32")
+
+
+@pytest.mark.parametrize("shape", [(1, 32, 40), (3, 32, 32)])
+@pytest.mark.parametrize("i", [5, 32, 69])
+def test_an_example_of_another_shape_is_named(backbone, data, shape, i, own_cache):
+    data.inputs[i] = torch.zeros(shape, dtype=torch.uint8)
+    with pytest.raises(ValueError, match=f"example {i} has shape .*example 0"):
+        tl.extract(backbone, data)
+    assert list(own_cache.iterdir()) == []
+
+
+def test_an_example_that_cannot_be_read_is_named(backbone):
+    class Broken(list):
+        def __getitem__(self, i):
+            if i == 44:
+                raise OSError("truncated JPEG")
+            return list.__getitem__(self, i)
+
+    with pytest.raises(ValueError, match="example 44 cannot be read: truncated JPEG"):
+        tl.extract(backbone, dataset(Broken(images())), cache=False)
+
+
+def test_photographs_of_all_sizes_are_taken(backbone):
+    photos = [Image.fromarray(np.full((s, 200, 3), s, np.uint8)) for s in (170, 180, 250)]
+    features = tl.extract(backbone, dataset(photos), precision="float32")
+    with torch.inference_mode():
+        expected = backbone.forward_stages(backbone.prepare(photos))["final"].cpu()
+    assert np.allclose(features.X, expected, atol=1e-4)
+
+
+def test_views_are_the_same_extractor_shown_something_else(backbone):
+    x = images()
+    views = {"identity": x, "hflip": x.flip(-1), "vflip": x.flip(-2), "rot90": x.rot90(1, (-2, -1))}
+    views["crop:0.5"] = x[..., 8:24, 8:24]
+    features = tl.extract(backbone, dataset(list(x)), views=list(views), precision="float32")
+    assert list(features.blocks) == [f"final/{view}" for view in views]
+    for view, seen in views.items():
+        expected = tl.extract(backbone, dataset(list(seen.contiguous())), precision="float32").X
+        assert np.allclose(features.select(f"final/{view}").X, expected, atol=1e-4), view
+    half = tl.extract(backbone, dataset(list(torch.full((2, 1, 32, 32), 99, dtype=torch.uint8))), views=["scale:0.5"])
+    same = tl.extract(backbone, dataset(list(torch.full((2, 1, 16, 16), 99, dtype=torch.uint8))))
+    assert np.allclose(half.X, same.X, atol=1e-2)
+
+
+def test_a_sum_adds_the_views_and_of_one_extractor_is_that_extractor(backbone, data):
+    views = ["identity", "hflip"]
+    parts = tl.extract(backbone, data, views=views)
+    total = tl.extract(backbone, data, views=views, combine="sum")
+    assert list(total.blocks) == ["sum"]
+    assert np.array_equal(total.X, sum(parts.X[:, block] for block in parts.blocks.values()))
+    assert np.array_equal(tl.extract(backbone, data, combine="sum").X, tl.extract(backbone, data).X)
+
+
+def test_a_linear_map_of_the_concatenation_is_a_sum_of_projections(backbone, data):
+    features = tl.extract(backbone, data, stages=["layer1", "final"], precision="float32")
+    rng = np.random.default_rng(0)
+    W = rng.normal(size=(features.X.shape[1], 4)).astype(np.float32)
+    total = features.sum({name: W[block] for name, block in features.blocks.items()})
+    assert np.allclose(total.X, features.X @ W, atol=1e-5 * np.abs(features.X @ W).max())
+    with pytest.raises(ValueError, match="projections are for"):
+        features.sum({"layer1": W})
+
+
+def test_a_sum_of_unequal_widths_is_an_error_that_names_them(backbone, data):
+    with pytest.raises(ValueError, match="equal widths, got .*'layer1': .*'final': "):
+        tl.extract(backbone, data, stages=["layer1", "final"], combine="sum")
+
+
+def test_several_backbones_give_a_block_each_in_their_own_preparation(backbone, data):
+    other = tiny_backbone("test_efficientnet")
+    both = tl.extract([backbone, other], data, precision="float32")
+    assert list(both.blocks) == [f"{TINY}/final", "test_efficientnet/final"]
+    for name, b in zip(both.blocks, (backbone, other), strict=True):
+        assert np.allclose(both.select(name).X, tl.extract(b, data, precision="float32").X, atol=1e-5)
+    with pytest.raises(ValueError, match="two backbones are called"):
+        tl.extract([backbone, tiny_backbone(seed=1)], data)
+
+
+@pytest.mark.parametrize(
+    "options, says",
+    [
+        ({"stages": ["layer9"]}, "no stage 'layer9'"),
+        ({"stages": []}, "at least one"),
+        ({"views": ["flip"]}, "unknown view 'flip'"),
+        ({"views": ["scale:big"]}, "unknown view 'scale:big'"),
+        ({"views": []}, "at least one"),
+        ({"combine": "mean"}, "'concat' or 'sum'"),
+        ({"precision": "float64"}, "precision must be"),
+    ],
+)
+def test_an_argument_that_makes_no_sense_is_an_error(backbone, data, options, says):
+    with pytest.raises(ValueError, match=says):
+        tl.extract(backbone, data, **options)
+
+
+def test_no_examples_or_no_backbone_is_an_error(backbone, data):
+    for arguments in ((backbone, data.subset([])), ([], data)):
+        with pytest.raises(ValueError, match="at least one"):
+            tl.extract(*arguments)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_backbone_is_left_as_it_was(backbone, data, fails):
+    backbone.train()
+    backbone.model.layer1.eval()
+    modes = [module.training for module in backbone.modules()]
+    before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+    if fails:
+        data.inputs[50] = torch.zeros(1, 8, 8, dtype=torch.uint8)
+        with pytest.raises(ValueError):
+            tl.extract(backbone, data)
+    else:
+        tl.extract(backbone, data)
+    assert [module.training for module in backbone.modules()] == modes
+    assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.state_dict().items())
+    assert all(p.requires_grad and p.grad is None for p in backbone.parameters())
+
+
+@pytest.mark.parametrize("groups", [None, np.arange(70) // 7, np.repeat(["panel a", "panel b"], 35)])
+def test_saved_features_come_back(backbone, data, tmp_path, groups):
+    data = Dataset(data.inputs, data.labels, data.class_names, groups)
+    features = tl.extract(backbone, data, stages=["layer1", "final"])
+    features.save(tmp_path / "f.safetensors")
+    back = tl.load_features(tmp_path / "f.safetensors")
+    assert np.array_equal(back.X, features.X) and np.array_equal(back.y, features.y)
+    assert back.blocks == features.blocks
+    assert (back.groups is None) if groups is None else back.groups.tolist() == groups.tolist()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "other", "text"])
+def test_a_damaged_file_of_features_is_an_error(backbone, data, tmp_path, damage):
+    from safetensors.numpy import save_file
+
+    path = tmp_path / "f.safetensors"
+    tl.extract(backbone, data).save(path)
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif damage == "other":
+        save_file({"X": np.zeros(3)}, path)
+    else:
+        path.write_text("not features")
+    with pytest.raises(ValueError, match="does not hold features"):
+        tl.load_features(path)
+
+
+def test_blocks_are_selected_by_name(backbone, data):
+    features = tl.extract(backbone, data, stages=["stem", "layer1", "final"])
+    some = features.select("final", "stem")
+    assert list(some.blocks) == ["final", "stem"]
+    assert np.array_equal(some.X[:, some.blocks["stem"]], features.X[:, features.blocks["stem"]])
+    for names in (["layer9"], []):
+        with pytest.raises(ValueError, match="the blocks are"):
+            features.select(*names)

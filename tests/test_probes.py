@@ -1,0 +1,236 @@
+"""Probes: the convex problem is solved as scikit-learn solves it, and held-out rows take no part."""
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.class_weight import compute_sample_weight
+
+import tlbook as tl
+from tlbook.data import Dataset, Split
+from tlbook.feature_extraction import Features
+from tlbook.probes import CS, fit_path
+
+
+def made_features(n=150, D=12, K=2, seed=0, groups=10):
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, K, n)
+    X = rng.normal(3, 5, (n, D)) + 4 * rng.normal(size=(K, D))[y]
+    group = rng.integers(0, groups, n)
+    X += 3 * rng.normal(size=(groups, D))[group]
+    return Features(X.astype(np.float32), y, group, {"made": slice(0, D)})
+
+
+def all_rows(features):
+    rows = np.arange(len(features.y))
+    return Split(rows, rows[:0], rows[:0])
+
+
+def reference(X, y, C, weight=None):
+    """scikit-learn's solution on standardised features, and the value of our objective there."""
+    Z = StandardScaler().fit_transform(X.astype(np.float64))
+    weight = np.ones(len(y)) if weight is None else weight
+    model = LogisticRegression(C=C, tol=1e-10, max_iter=20_000).fit(Z, y, weight)
+    losses = -np.log(model.predict_proba(Z)[np.arange(len(y)), y])
+    return C * (weight * losses).sum() + 0.5 * (model.coef_**2).sum(), model, Z
+
+
+@pytest.mark.parametrize("K", [2, 3])
+@pytest.mark.parametrize("n, D", [(40, 90), (200, 15)], ids=["more dimensions", "more examples"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_objective_reaches_that_of_scikit_learn(n, D, K, weighted):
+    made = made_features(n, D, K)
+    weight = np.random.default_rng(1).random(n) * 2 if weighted else None
+    Cs = [1e-3, 0.1, 10]
+    for C, (objective, W, b) in zip(Cs, fit_path(made.X, made.y, Cs, weight), strict=True):
+        theirs, model, Z = reference(made.X, made.y, C, weight)
+        assert objective == pytest.approx(theirs, rel=1e-5)
+        probe = tl.linear_probe(made, all_rows(made), C=C, sample_weight=weight)
+        assert np.allclose(probe.predict_proba(made.X), model.predict_proba(Z), atol=2e-4)
+        assert np.allclose(probe.coef, W, atol=1e-4) and np.allclose(probe.intercept, b, atol=1e-3)
+
+
+@pytest.mark.parametrize("stage, rows", [("blocks.4", slice(None, None, 26)), ("blocks.2", slice(None, None, 2))])
+def test_the_objective_reaches_that_of_scikit_learn_on_real_features(solar_features, stage, rows):
+    X, y = solar_features.select(stage).X[rows], solar_features.y[rows]
+    assert (X.shape[1] > len(X)) == (stage == "blocks.4")
+    for C, (objective, _, _) in zip([1e-3, 0.1], fit_path(X, y, [1e-3, 0.1]), strict=True):
+        assert objective == pytest.approx(reference(X, y, C)[0], rel=1e-5)
+
+
+def test_the_solution_does_not_depend_on_where_the_path_began():
+    made = made_features(80, 30, 3)
+    last = [list(fit_path(made.X, made.y, Cs))[-1] for Cs in ([0.1], [1e-4, 1e-2, 0.1], [100, 0.1])]
+    for objective, W, _ in last[1:]:
+        assert objective == pytest.approx(last[0][0], rel=1e-7)
+        assert np.allclose(W, last[0][1], atol=1e-4)
+
+
+def test_the_coefficients_act_on_features_as_they_are():
+    for K in (2, 3):
+        made = made_features(K=K)
+        probe = tl.linear_probe(made, all_rows(made), C=0.1)
+        logits = made.X @ probe.coef.T + probe.intercept
+        assert probe.coef.shape == (1 if K == 2 else 3, 12)
+        p = probe.predict_proba(made.X)
+        ratio = np.log(p[:, 1:] / p[:, :1])
+        assert np.allclose(ratio, logits if K == 2 else logits[:, 1:] - logits[:, :1], atol=1e-6)
+        assert np.allclose(p.sum(1), 1)
+
+
+def test_the_scale_and_the_place_of_a_feature_do_not_matter():
+    made = made_features()
+    moved = Features(made.X * np.float32(64) + np.float32(8), made.y, made.groups, made.blocks)
+    a, b = (tl.linear_probe(f, all_rows(f), C=0.1).predict_proba(f.X) for f in (made, moved))
+    assert np.allclose(a, b, atol=1e-4)
+
+
+@pytest.mark.parametrize("constant", [0.0, 0.1, 1e6])
+def test_a_constant_feature_changes_no_prediction(constant):
+    made = made_features(1000)
+    column = np.full((len(made.y), 1), constant, dtype=np.float32)
+    more = Features(np.concatenate([made.X, column], axis=1), made.y, made.groups, made.blocks)
+    split = Split(np.arange(900), np.arange(0), np.arange(900, 1000))
+    for probe, options in ((tl.linear_probe, {"C": 0.1}), (tl.knn_probe, {})):
+        a, b = (probe(f, split, **options).predict_proba(f.X[split.test]) for f in (made, more))
+        assert np.allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+def test_the_chosen_c_has_the_lowest_log_loss_on_held_out_groups(grouped):
+    made = made_features(160, 10)
+    made = made if grouped else Features(made.X, made.y, None, made.blocks)
+    split = Split(np.arange(130), np.arange(0), np.arange(130, 160))
+    probe = tl.linear_probe(made, split, seed=3)
+    X, y = made.X[split.train].astype(np.float64), made.y[split.train]
+    groups = made.groups[split.train] if grouped else None
+    folds = Dataset(X, y, "ny", groups).folds(4, by="group" if grouped else "random", seed=3)
+    losses = []
+    for C in CS:
+        p = np.empty((len(y), 2))
+        for fold in folds:
+            scaler = StandardScaler().fit(X[fold.train])
+            model = LogisticRegression(C=C, tol=1e-8, max_iter=10_000)
+            model.fit(scaler.transform(X[fold.train]), y[fold.train])
+            p[fold.test] = model.predict_proba(scaler.transform(X[fold.test]))
+        losses.append(log_loss(y, p))
+    assert probe.C == CS[int(np.argmin(losses))]
+    tried = [row["log loss"] for row in probe.path]
+    assert np.allclose(tried, losses[: len(tried)], atol=2e-3) and len(tried) > np.argmin(losses)
+    assert log_loss(y, probe.scores) == pytest.approx(min(tried))
+
+
+@pytest.mark.parametrize("C", [None, 0.1])
+def test_rows_outside_the_training_part_never_influence_the_probe(C):
+    made = made_features()
+    split = Dataset(made.X, made.y, "ny", made.groups).split(seed=1)
+    outside = np.concatenate([split.val, split.test])
+    X, y = made.X.copy(), made.y.copy()
+    X[outside], y[outside] = 1e9, 1 - y[outside]
+    garbage = Features(X, y, made.groups, made.blocks)
+    a, b = (tl.linear_probe(f, split, C=C) for f in (made, garbage))
+    assert np.array_equal(a.coef, b.coef) and a.C == b.C
+    rows = split.train[:20]
+    a, b = (tl.knn_probe(f, split, k=5).predict_proba(made.X[rows]) for f in (made, garbage))
+    assert np.array_equal(a, b)
+
+
+def test_balanced_class_weights_are_scikit_learns():
+    made = made_features(200)
+    y = np.where(np.arange(200) % 5 == 0, made.y, 0)
+    made = Features(made.X, y, made.groups, made.blocks)
+    a = tl.linear_probe(made, all_rows(made), C=0.1, class_weight="balanced")
+    weight = compute_sample_weight("balanced", y)
+    b = tl.linear_probe(made, all_rows(made), C=0.1, sample_weight=weight)
+    plain = tl.linear_probe(made, all_rows(made), C=0.1)
+    assert np.allclose(a.coef, b.coef, atol=1e-6) and not np.allclose(a.coef, plain.coef, atol=1e-2)
+
+
+def test_a_weight_of_two_on_standardised_rows_counts_as_two_examples():
+    made = made_features(60)
+    Z = StandardScaler().fit_transform(made.X)
+    twice = np.concatenate([np.arange(60), np.arange(60)])
+    (one,) = fit_path(Z, made.y, [0.1], np.full(60, 2.0))
+    (two,) = fit_path(Z[twice], made.y[twice], [0.1])
+    assert np.allclose(one[1], two[1], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options, says",
+    [
+        ({"C": 0}, "C must be above 0"),
+        ({"C": float("nan")}, "C must be above 0"),
+        ({"sample_weight": np.ones(3)}, "sample_weight must be 150 numbers"),
+        ({"sample_weight": -np.ones(150)}, "at least 0"),
+        ({"sample_weight": np.full(150, np.nan)}, "at least 0"),
+        ({"class_weight": "even"}, "None or 'balanced'"),
+    ],
+)
+def test_an_option_that_makes_no_sense_is_an_error(options, says):
+    made = made_features()
+    with pytest.raises(ValueError, match=says):
+        tl.linear_probe(made, all_rows(made), **options)
+
+
+def test_a_single_class_or_no_rows_to_fit_is_an_error():
+    made = made_features()
+    for rows in (np.flatnonzero(made.y == 1), np.arange(0)):
+        with pytest.raises(ValueError, match="at least two"):
+            tl.linear_probe(made, Split(rows, rows[:0], rows[:0]))
+
+
+@pytest.mark.parametrize("k", [0, 151])
+def test_an_impossible_number_of_neighbours_is_an_error(k):
+    made = made_features()
+    with pytest.raises(ValueError, match="between 1 and the 150"):
+        tl.knn_probe(made, all_rows(made), k=k)
+
+
+@pytest.mark.parametrize("K", [2, 3])
+def test_nearest_neighbours_vote_by_their_cosine(K):
+    made = made_features(K=K)
+    split = Split(np.arange(100), np.arange(0), np.arange(100, 150))
+    train, test = made.X[:100].astype(np.float64), made.X[100:].astype(np.float64)
+    mean, deviation = train.mean(0), train.std(0)
+    train, test = (train - mean) / deviation, (test - mean) / deviation
+    expected = np.zeros((50, K))
+    for i, x in enumerate(test):
+        cosine = train @ x / np.linalg.norm(train, axis=1) / np.linalg.norm(x)
+        for j in np.argsort(-cosine)[:7]:
+            expected[i, made.y[j]] += np.exp(cosine[j] / 0.1)
+    expected /= expected.sum(1, keepdims=True)
+    probe = tl.knn_probe(made, split, k=7, temperature=0.1)
+    assert np.allclose(probe.predict_proba(made.X[100:]), expected, atol=1e-6)
+
+
+def test_cross_validation_predicts_each_example_without_its_group():
+    made = made_features()
+    folds = Dataset(made.X, made.y, "ny", made.groups).folds(4, repeats=2)
+    p = tl.cross_val_predict(made, folds, C=0.1)
+    expected = np.zeros((150, 2))
+    for fold in folds:
+        assert not set(made.groups[fold.train]) & set(made.groups[fold.test])
+        expected[fold.test] += tl.linear_probe(made, fold, C=0.1).predict_proba(made.X[fold.test]) / 2
+    assert np.allclose(p, expected)
+    with pytest.raises(ValueError, match="in no test part"):
+        tl.cross_val_predict(made, folds[:3], C=0.1)
+
+
+def test_nearest_neighbours_of_an_example_itself_are_not_found_in_cross_validation():
+    rng = np.random.default_rng(0)
+    noise = Features(
+        rng.normal(size=(200, 5)).astype(np.float32), rng.integers(0, 2, 200), None, {"noise": slice(0, 5)}
+    )
+    folds = Dataset(noise.X, noise.y, "ny").folds(4, by="random")
+    p = tl.cross_val_predict(noise, folds, tl.knn_probe, k=1)
+    assert (p.argmax(1) == noise.y).mean() < 0.65
+
+
+def test_a_probe_scores_the_rows_it_is_asked_for():
+    made = made_features()
+    probe = tl.linear_probe(made, all_rows(made), C=1.0)
+    rows = np.arange(20, 90)
+    found = probe.evaluate(made, rows)
+    expected = tl.evaluate(probe.predict_proba(made.X[rows]), made.y[rows], groups=made.groups[rows])
+    assert found.auc == expected.auc and found.interval == expected.interval
