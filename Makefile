@@ -33,7 +33,7 @@ prove: .venv/test.installed
 	$(PYTEST) -m prove
 
 notebooks: .venv/course.installed
-	$(BIN)/python -c "import sys; from tlbook.course import run_course; \
+	TQDM_DISABLE=1 $(BIN)/python -c "import sys; from tlbook.course import run_course; \
 	print(run_course(only=sys.argv[1:] or None, out='notebooks'))" $(ONLY)
 
 # A stamp newer than these two files says that what they list is installed: then nothing is done, offline too.

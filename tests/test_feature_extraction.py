@@ -132,7 +132,7 @@ def test_without_the_cache_nothing_is_kept(backbone, data, own_cache):
 
 
 class Deadly(list):
-    """Images, of which the last kills the process that reads it for the second time: while features are written."""
+    """Images that can be gone through for a fingerprint; to extract from the last one kills the process."""
 
     def __iter__(self):
         return (list.__getitem__(self, i) for i in range(len(self)))

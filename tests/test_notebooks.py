@@ -25,6 +25,10 @@ def tagged(notebook, tag):
     return [cell for cell in code_cells(notebook) if tag in cell.metadata.get("tags", ())]
 
 
+def is_widget(output):
+    return "application/vnd.jupyter.widget-view+json" in output.get("data", ())
+
+
 def problems(path):
     """Return what is wrong with a stored lesson, in words."""
     notebook = nbformat.read(path, as_version=4)
@@ -58,6 +62,7 @@ def problems(path):
                 f"has a marker that is not alone on its line: {cell.source}",
             )
             check(cell.execution_count and cell.outputs, f"has a checked cell without an output: {cell.source}")
+            check(not any(map(is_widget, cell.outputs)), f"has a checked cell with a progress bar: {cell.source}")
         if len(cell.source.splitlines()) > 15:
             warnings.warn(f"{path.name}: cell [{cell.execution_count}] has more than 15 lines", stacklevel=2)
     return found
@@ -96,6 +101,12 @@ def _figure(notebook):
     notebook.cells[2].outputs = [nbformat.v4.new_output("display_data", data={"image/png": ""})]
 
 
+def _bar(notebook):
+    # It is shown only when the cache is empty, and nbval counts outputs.
+    data = {"application/vnd.jupyter.widget-view+json": {}}
+    notebook.cells[2].outputs.insert(0, nbformat.v4.new_output("display_data", data=data))
+
+
 def _swap(notebook):
     notebook.cells[1:3] = notebook.cells[2:0:-1]
 
@@ -119,6 +130,7 @@ BREAKS = {
     "needs one cell tagged headline": lambda notebook: notebook.cells[3].metadata.clear(),
     "has a marker that is not alone on its line": _hide_marker,
     "has a checked cell without an output": _no_output,
+    "has a checked cell with a progress bar": _bar,
 }
 
 
@@ -153,7 +165,7 @@ def test_nbval_sees_a_stored_output_that_was_changed(which, executed, tmp_path):
     candidates = [executed] if which == "a small lesson" else LESSONS
     notebook = next(filter(None, map(up_to_first_checked_cell, candidates)))
     changed = copy.deepcopy(notebook)
-    output = changed.cells[-1].outputs[0]
+    output = changed.cells[-1].outputs[-1]
     if "text" in output:
         output.text += "and one more"
     else:
