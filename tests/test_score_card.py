@@ -1,5 +1,8 @@
 """The score card: the reader's own rows beside the recorded ones."""
 
+from pathlib import Path
+
+import nbformat
 import pytest
 
 import tlbook as tl
@@ -30,3 +33,16 @@ def test_the_same_method_of_the_same_lesson_is_replaced_and_rows_go_by_lesson(ow
     tl.record("03", "linear probe", evaluation, trained=3)
     assert [(row["lesson"], row["trained"]) for row in own_card()] == [("00", 2), ("03", 3)]
     assert "linear probe" in repr(tl.scorecard()) and "<table>" in tl.scorecard()._repr_html_()
+
+
+def test_the_rows_that_ship_are_what_the_stored_lessons_measured(own_card):
+    stored = {}
+    for path in sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb")):
+        for cell in nbformat.read(path, as_version=4).cells:
+            if "headline" in cell.metadata.get("tags", ()):
+                stored[path.name[:2]] = cell.outputs[0].text
+    recorded = [row for row in tl.scorecard() if row["whose"] != "yours"]
+    assert recorded
+    for row in recorded:
+        if row["method"] == "linear probe, final features":
+            assert f"{row['AUC']:.3f}" in stored[row["lesson"]]

@@ -1,7 +1,7 @@
 """The running score card: what each method buys on panels that no one has labelled.
 
-Two kinds of rows stand side by side: those that ship with the course (``recorded.json``) and those that this reader's
-own cells produced, which live in the cache folder.
+Two kinds of rows stand side by side: those that ship with the course (``recorded.json``, with command, commit, date and
+hardware) and those that this reader's own cells produced, which live in the cache folder.
 """
 
 import json
@@ -28,7 +28,7 @@ def record(lesson, method, evaluation, *, trained):
         "balanced accuracy": round(evaluation.balanced_accuracy, 3),
         "trained": int(trained),
     }
-    rows = [old for old in _read(_own()) if (old["lesson"], old["method"]) != (lesson, method)]
+    rows = [old for old in _own_rows() if (old["lesson"], old["method"]) != (lesson, method)]
     with cache.atomic(_own()) as part:
         part.write_text(json.dumps([*rows, row], indent=1), encoding="utf-8")
 
@@ -39,8 +39,9 @@ def scorecard():
     Returns:
         Table of whose, lesson, method, AUC with its interval, balanced accuracy, trained parameters.
     """
-    shipped = [{"whose": "recorded"} | row for row in _read(Path(__file__).with_name("recorded.json"))]
-    own = [{"whose": "yours"} | row for row in _read(_own())]
+    recorded = json.loads(Path(__file__).with_name("recorded.json").read_text(encoding="utf-8"))
+    shipped = [{"whose": f"recorded {recorded['date']}"} | row for row in recorded["rows"]]
+    own = [{"whose": "yours"} | row for row in _own_rows()]
     return Table(sorted(shipped + own, key=lambda row: (row["lesson"], row["method"], row["whose"])))
 
 
@@ -48,5 +49,5 @@ def _own():
     return cache.folder() / "scorecard.json"
 
 
-def _read(path):
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+def _own_rows():
+    return json.loads(_own().read_text(encoding="utf-8")) if _own().exists() else []
