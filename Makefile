@@ -21,7 +21,7 @@ test: .venv/test.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(PYTEST)
-	$(PYTEST) $(NBVAL) notebooks
+	TQDM_DISABLE=1 $(PYTEST) $(NBVAL) notebooks
 
 lab: .venv/course.installed
 	$(BIN)/jupyter lab notebooks

@@ -85,6 +85,12 @@ def test_ctrl_c_ends_the_run_and_its_kernel(tmp_path, make_lesson):
     assert course.anonymous_memory(int(pid.read_text())) == 0
 
 
+def test_executed_copies_hold_no_progress_bars(tmp_path, make_lesson):
+    path = make_lesson(tmp_path / "00_bar.ipynb", "from tqdm import tqdm\nfor _ in tqdm(range(3)): pass")
+    course.run_lesson(path, tmp_path / "out" / path.name)
+    assert nbformat.read(tmp_path / "out" / path.name, 4).cells[2].outputs == []
+
+
 def test_refreshing_in_place_stores_outputs_without_timestamps(lessons):
     course.run_course(lessons, only=["00"], out=lessons)
     stored = nbformat.read(lessons / "00_first.ipynb", as_version=4)

@@ -148,7 +148,8 @@ def nbval(path):
     options = ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=240"]
     sanitize = f"--nbval-sanitize-with={ROOT / 'tests' / 'nbval_sanitize.cfg'}"
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options, sanitize, path.name]
-    return subprocess.run(command, cwd=path.parent, capture_output=True, text=True)
+    environment = os.environ | {"TQDM_DISABLE": "1"}
+    return subprocess.run(command, cwd=path.parent, env=environment, capture_output=True, text=True)
 
 
 def up_to_first_checked_cell(path):

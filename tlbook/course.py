@@ -1,7 +1,6 @@
 """Run the lessons from top to bottom, and tell what the machine they run on has.
 
-A lesson is a notebook ``NN_name.ipynb``. Its headline is the last line
-that a cell tagged ``headline`` prints.
+A lesson is a notebook ``NN_name.ipynb``. Its headline is the last line printed by the cell tagged ``headline``.
 """
 
 import asyncio
@@ -59,8 +58,8 @@ def find_lessons(folder="notebooks", only=None):
 def run_course(folder="notebooks", *, only=None, out="build/course"):
     """Run the lessons in order, each in a fresh kernel, and keep the executed copies.
 
-    A copy appears in ``out`` whole or not at all. When a cell fails, the copy up to that cell is kept too,
-    unless ``out`` is ``folder`` itself: then the lesson stays as it was.
+    A copy appears in ``out`` whole or not at all, without progress bars. When a cell fails, the copy up to that
+    cell is kept too, unless ``out`` is ``folder`` itself: then the lesson stays as it was.
 
     Args:
         folder: where the notebooks are; their kernels work in it.
@@ -131,7 +130,11 @@ async def _execute(client):
 
     # nbclient's own answer to Ctrl-C trips over its cleaning up; without it, asyncio cancels the run in good order.
     asyncio.get_running_loop().add_signal_handler = refuse
-    await client.async_execute(cleanup_kc=True, stderr=subprocess.DEVNULL)  # the kernel ends with the lesson
+    await client.async_execute(
+        cleanup_kc=True,  # the kernel ends with the lesson
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"TQDM_DISABLE": "1"},  # a bar shows only what is not yet cached: outputs would differ
+    )
 
 
 def _indent(text):

@@ -250,7 +250,7 @@ def solar_cells(size=160):
 
 def _store_images(paths, size, target):
     from PIL import Image
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
 
     with target.open("wb") as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": (len(paths), 1, size, size)}
