@@ -50,6 +50,7 @@ class Backbone(nn.Module):
     Attributes:
         name: what `load_backbone` was asked for.
         stages: {stage: width of its pooled output}, in order; the last is "final", the features the head reads.
+        parts: {stage: names of the modules of ``model`` that run in it}; a model that cannot be cut has "final" alone.
         num_features: the width of "final".
         mean, std: of each colour channel (of values in 0 … 1), as in pretraining.
         input_size: the height and width of the images it was pretrained on, in pixels.
@@ -61,11 +62,11 @@ class Backbone(nn.Module):
         self.mean, self.std = tuple(mean), tuple(std)
         self.input_size, self.crop_pct, self.interpolation = input_size, crop_pct, interpolation
         self._fixed_size = fixed_size
-        self._parts = _parts(model)  # {stage: names of what runs in it}; without "stem", the model cannot be cut
-        self.stages = dict.fromkeys(self._parts)
+        self.parts = _parts(model)
+        self.stages = dict.fromkeys(self.parts)
         self.eval()
         with torch.inference_mode():
-            pooled = self.forward_stages(torch.zeros(1, 3, input_size, input_size), list(self._parts))
+            pooled = self.forward_stages(torch.zeros(1, 3, input_size, input_size), list(self.parts))
         self.stages = {stage: z.shape[1] for stage, z in pooled.items()}
         self.num_features = self.stages["final"]
 
@@ -151,7 +152,7 @@ class Backbone(nn.Module):
         pooled = {stage: None for stage in stages}
         deepest = max(map(self._position, pooled))
         z = batch
-        for stage, parts in list(self._parts.items())[: deepest + 1]:
+        for stage, parts in list(self.parts.items())[: deepest + 1]:
             z = self._run(parts, z)
             if stage in pooled:
                 pooled[stage] = self.forward_head(z, pre_logits=True) if stage == "final" else self._pool(z)
@@ -159,12 +160,12 @@ class Backbone(nn.Module):
 
     def prefix(self, stage):
         """Return the function from a batch to the output of ``stage`` (included), not pooled."""
-        parts = sum(list(self._parts.values())[: self._cut(stage)], ())
+        parts = sum(list(self.parts.values())[: self._cut(stage)], ())
         return lambda batch: self._run(parts, batch)
 
     def suffix(self, stage):
         """Return the function from the output of ``stage`` to logits: ``suffix(s)(prefix(s)(x))`` is ``forward(x)``."""
-        parts = sum(list(self._parts.values())[self._cut(stage) :], ())
+        parts = sum(list(self.parts.values())[self._cut(stage) :], ())
         return lambda z: self.forward_head(self._run(parts, z))
 
     def _run(self, parts, z):

@@ -68,7 +68,7 @@ def stage_figure(backbone, data, features, cells, stages, says=None, strongest=4
     says = says or _probes(data, features)
     rows = [(int(i), stage) for i in cells for stage in stages]
     figure, axes = plt.subplots(
-        len(rows), 1 + strongest, figsize=(1.6 * (1 + strongest), 1.75 * len(rows)), squeeze=False
+        len(rows), 1 + strongest, figsize=(1.35 * (1 + strongest), 1.5 * len(rows)), squeeze=False
     )
     told = []
     for row, (i, stage) in zip(axes, rows, strict=True):
@@ -78,11 +78,11 @@ def stage_figure(backbone, data, features, cells, stages, says=None, strongest=4
         top = np.argsort(-(X[i] - X.mean(0)) / (X.std(0) + 1e-9))[:strongest]
         row[0].imshow(image.squeeze().numpy(), cmap="gray", vmin=0, vmax=255)
         p = says(i, stage)
-        row[0].set_title(f"cell {i}: {data.class_names[label]}", fontsize=8)
-        row[0].set_ylabel(f"{stage}\nprobe: {p:.2f}", fontsize=8)
+        row[0].set_title(f"cell {i}: {data.class_names[label]}", fontsize=7)
+        row[0].set_ylabel(f"{stage}\nprobe: {p:.2f}", fontsize=7)
         for axis, channel in zip(row[1:], top, strict=True):
             axis.imshow(maps[channel], cmap="viridis")
-            axis.set_title(f"map {channel}, {maps.shape[1]}×{maps.shape[2]}", fontsize=8)
+            axis.set_title(f"map {channel}, {maps.shape[1]}×{maps.shape[2]}", fontsize=7)
         for axis in row:
             axis.set(xticks=[], yticks=[])
         told.append(
