@@ -77,3 +77,45 @@ def stage_curve(curves, metric="auc", baselines=()):
         for legend, found in curves.items()
     )
     show(figure, f"{metric} by stage. {said}.")
+
+
+def learning_curve(curves, metric="auc", baselines=()):
+    """Show a metric against the number of labelled panels, with 95 % intervals; the arguments of its figure."""
+    show(*learning_curve_figure(curves, metric, baselines))
+
+
+def learning_curve_figure(curves, metric="auc", baselines=(), at=None):
+    """Draw learning curves.
+
+    Args:
+        curves: {legend: {number of labelled panels: Evaluation}}.
+        baselines: {legend: float}, dotted lines.
+        at: a number of panels to mark by a vertical line.
+
+    Returns:
+        (figure, alt): a matplotlib figure, and a text that says what is in it.
+    """
+    figure, axis = plt.subplots(figsize=(7, 3.6))
+    styles = [(BLUE, "o-"), (ORANGE, "s--"), (GREY, "^:"), ("black", "D-.")]
+    for k, (legend, found) in enumerate(curves.items()):
+        sizes = sorted(found)
+        x = np.array(sizes) * 2 ** (0.06 * (k - (len(curves) - 1) / 2))
+        y = np.array([getattr(found[n], metric) for n in sizes])
+        low, high = np.array([found[n].interval[metric] for n in sizes]).T
+        color, line = styles[k % len(styles)]
+        axis.errorbar(x, y, [y - low, high - y], fmt=line, color=color, capsize=2, label=legend)
+    for legend, value in dict(baselines).items():
+        axis.axhline(value, color=GREY, linestyle=":", label=legend)
+    if at is not None:
+        axis.axvline(at, color="black", linewidth=0.8)
+    sizes = sorted({n for found in curves.values() for n in found})
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(sizes, [str(n) for n in sizes])
+    name = metric.replace("_", " ").replace("auc", "AUC")
+    axis.set(xlabel="labelled panels", ylabel=name)
+    axis.legend(fontsize=8)
+    said = "; ".join(
+        f"{legend}: " + ", ".join(f"{n} panels {getattr(found[n], metric):.3f}" for n in sorted(found))
+        for legend, found in curves.items()
+    )
+    return figure, f"{name} by number of labelled panels. {said}." + (f" Marked: {at} panels." if at else "")

@@ -3,11 +3,13 @@
 import base64
 import html
 import io
+from itertools import combinations
 
 import numpy as np
 import torch
 
-from tlbook.plots import plt, show
+from tlbook.evaluation import compare
+from tlbook.plots import learning_curve, learning_curve_figure, plt, show
 from tlbook.probes import linear_probe
 
 
@@ -91,6 +93,50 @@ def stage_figure(backbone, data, features, cells, stages, says=None, strongest=4
         )
     figure.tight_layout()
     return figure, "Cells and their strongest feature maps. " + "; ".join(told) + "."
+
+
+def data_size_slider(curves):
+    """Show a widget: choose a number of labelled panels, see the scores there and their paired difference.
+
+    Args:
+        curves: {legend: {number of labelled panels: Evaluation}}; at one number, all of the same examples.
+
+    Returns:
+        ipywidgets.VBox; its children are the number of panels, the picture, and the text.
+
+    Raises:
+        ValueError: evaluations of other examples at one number of panels.
+
+    Lesson 01. Its static twin is `data_size_slider_static`.
+    """
+    import ipywidgets
+
+    sizes = sorted({n for found in curves.values() for n in found})
+    size = ipywidgets.SelectionSlider(options=sizes, description="panels", continuous_update=False)
+    picture, text = ipywidgets.HTML(), ipywidgets.HTML()
+
+    def draw(_=None):
+        picture.value = _img(*learning_curve_figure(curves, at=size.value))
+        text.value = "<pre>" + html.escape("\n".join(_at_size(curves, size.value))) + "</pre>"
+
+    size.observe(draw, names="value")
+    draw()
+    return ipywidgets.VBox([size, picture, text])
+
+
+def data_size_slider_static(curves):
+    """Show the whole figure of `data_size_slider`."""
+    learning_curve(curves)
+
+
+def _at_size(curves, n):
+    """Lines that say the AUC of each curve at n panels, and the paired difference of each two."""
+    found = {legend: curve[n] for legend, curve in curves.items() if n in curve}
+    lines = [f"{a}: AUC {e.auc:.3f} [{e.interval['auc'][0]:.3f}, {e.interval['auc'][1]:.3f}]" for a, e in found.items()]
+    for a, b in combinations(found, 2):
+        c = compare(found[a], found[b])
+        lines.append(f"{a} − {b}: {c.difference:+.3f} [{c.interval[0]:+.3f}, {c.interval[1]:+.3f}]")
+    return lines
 
 
 def _maps(backbone, image, stage):
