@@ -28,6 +28,7 @@ lab: .venv/course.installed
 
 bench: .venv/bench.installed
 	$(BIN)/python benchmarks/feature_extraction.py
+	$(BIN)/python benchmarks/lesson_01.py
 
 prove: .venv/test.installed
 	$(PYTEST) -m prove

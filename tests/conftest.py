@@ -33,7 +33,8 @@ def make_lesson():
 
 @pytest.fixture(scope="session")
 def solar_features():
-    """Real features of the real cells, small: two middle stages at 96 px."""
+    """Real features of the real cells, small: four stages at 96 px."""
     import tlbook as tl
 
-    return tl.extract(tl.load_backbone(), tl.data.solar_cells(96), stages=("blocks.2", "blocks.4"), precision="float32")
+    stages = ("blocks.1", "blocks.2", "blocks.4", "final")
+    return tl.extract(tl.load_backbone(), tl.data.solar_cells(96), stages=stages, precision="float32")

@@ -37,3 +37,31 @@ def test_the_slider_tells_scores_and_the_paired_difference_at_its_size(curves):
     best = curves["pretrained"][32]
     difference = tl.compare(best, curves["scratch"][32]).difference
     assert f"{best.auc:.3f}" in text.value and f"{difference:+.3f}" in text.value
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """The alternative texts of the figures that were shown."""
+    texts = []
+    monkeypatch.setattr(plots, "show", lambda figure, alt: (texts.append(alt), plots.plt.close(figure)))
+    return texts
+
+
+@pytest.mark.parametrize("method", ["pca", "tsne"])
+def test_an_embedding_tells_what_it_kept(method, shown):
+    rng = np.random.default_rng(0)
+    y, groups = np.repeat([0, 1], 60), np.tile(np.arange(6), 20)
+    X = (rng.normal(size=(120, 8)) + 20 * y[:, None]).astype(np.float32)  # classes far apart, groups nowhere
+    tl.plots.embedding(tl.feature_extraction.Features(X, y, groups, {"f": slice(0, 8)}), method)
+    (alt,) = shown
+    assert "100% share its class (in feature space 100%)" in alt
+    assert int(alt.split("% share its group")[0].split()[-1]) < 40
+
+
+def test_an_embedding_refuses_what_cannot_be_seen():
+    X = np.zeros((3001, 2), dtype=np.float32)
+    features = tl.feature_extraction.Features(X, np.zeros(3001, dtype=int), None, {"f": slice(0, 2)})
+    with pytest.raises(ValueError, match="3,001 points are too many"):
+        tl.plots.embedding(features)
+    with pytest.raises(ValueError, match="method must be"):
+        tl.plots.embedding(features, "umap", index=range(10))

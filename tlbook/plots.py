@@ -119,3 +119,69 @@ def learning_curve_figure(curves, metric="auc", baselines=(), at=None):
         for legend, found in curves.items()
     )
     return figure, f"{name} by number of labelled panels. {said}." + (f" Marked: {at} panels." if at else "")
+
+
+def embedding(features, method="pca", index=None, class_names=None, seed=0):
+    """Show the examples as points of a plane: coloured by class at the left, by group at the right.
+
+    A drawing cannot keep all distances, so the text below it says what it kept: how many of a point's ten nearest
+    neighbours are of its class and of its group, in the drawing and among the standardised features themselves.
+
+    Args:
+        features: `Features` of N examples.
+        method: "pca" (the two directions of largest variance) or "tsne" (on the first 50 of them; see van der Maaten
+            and Hinton, 2008).
+        index: the examples to draw, at most 3,000; all unless given.
+        class_names: for the legend.
+        seed: of t-SNE.
+
+    Raises:
+        ValueError: another method, or more than 3,000 examples.
+    """
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+    from sklearn.preprocessing import StandardScaler
+
+    index = np.arange(len(features.y)) if index is None else np.asarray(index)
+    if method not in ("pca", "tsne"):
+        raise ValueError(f"method must be 'pca' or 'tsne', got {method!r}")
+    if len(index) > 3000:
+        raise ValueError(f"{len(index):,} points are too many for one drawing: choose at most 3,000 by index")
+    X = StandardScaler().fit_transform(np.asarray(features.X[index], dtype=np.float64))
+    pca = PCA(min(50, *X.shape), random_state=seed).fit(X)
+    plane = pca.transform(X)[:, :2]
+    if method == "tsne":
+        plane = TSNE(random_state=seed).fit_transform(pca.transform(X))
+    panels = {"class": features.y[index]}
+    if features.groups is not None:
+        panels["group"] = np.unique(features.groups[index], return_inverse=True)[1]
+    figure, axes = plt.subplots(1, len(panels), figsize=(4.6 * len(panels), 4), squeeze=False)
+    told = []
+    for axis, (what, values) in zip(axes[0], panels.items(), strict=True):
+        if what == "class" and values.max() < 3:
+            for k, (color, mark) in enumerate(zip((BLUE, ORANGE, GREY), "o^s", strict=True)):
+                label = str(k) if class_names is None else class_names[k] if k < len(class_names) else None
+                if (values == k).any():
+                    axis.scatter(*plane[values == k].T, s=6, color=color, marker=mark, label=label, alpha=0.6)
+            axis.legend(fontsize=8)
+        else:
+            axis.scatter(*plane.T, s=6, c=values, cmap="turbo", alpha=0.6)
+        kept = [_neighbours_alike(Z, values) for Z in (plane, X)]
+        told.append(
+            f"of a point's ten nearest neighbours {kept[0]:.0%} share its {what} (in feature space {kept[1]:.0%})"
+        )
+        axis.set(xticks=[], yticks=[], title=f"by {what}")
+        axis.set_xlabel(f"10 neighbours alike: {kept[0]:.0%} here, {kept[1]:.0%} in feature space", fontsize=8)
+    share = pca.explained_variance_ratio_[:2].sum()
+    name = f"Two principal axes, {share:.0%} of the variance" if method == "pca" else "t-SNE"
+    figure.suptitle(name, fontsize=10)
+    figure.tight_layout()
+    show(figure, f"{name}, {len(index):,} examples: {'; '.join(told)}.")
+
+
+def _neighbours_alike(Z, values, k=10):
+    """The share of the k nearest neighbours that have the point's own value."""
+    from sklearn.neighbors import NearestNeighbors
+
+    near = NearestNeighbors(n_neighbors=k + 1).fit(Z).kneighbors(Z, return_distance=False)[:, 1:]
+    return float((values[near] == values[:, None]).mean())

@@ -1,0 +1,94 @@
+"""The claims that lessons 01 and 03 assert fail when there is nothing to transfer: random weights, shuffled labels."""
+
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+
+import tlbook as tl
+from tlbook.feature_extraction import Features
+
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+
+
+def cells_of(lesson, *beginnings):
+    """The sources of a lesson's code cells that hold these words."""
+    cells = nbformat.read(next(NOTEBOOKS.glob(f"{lesson}_*.ipynb")), 4).cells
+    found = [next(c.source for c in cells if c.cell_type == "code" and words in c.source) for words in beginnings]
+    return "\n".join(found)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return tl.data.solar_cells(96)
+
+
+@pytest.fixture(scope="module")
+def judged(data):
+    """features, labels, by -> an evaluation of the probe over four folds."""
+
+    def judged(features, labels=data.labels, by="group"):
+        features = Features(features.X, labels, data.groups, features.blocks)
+        p = tl.cross_val_predict(features, data.folds(k=4, by=by, seed=0))
+        return tl.evaluate(p, labels, groups=data.groups)
+
+    return judged
+
+
+@pytest.fixture(scope="module")
+def untrained(data):
+    torch.manual_seed(0)
+    return tl.extract(tl.load_backbone(weights=None), data, stages=["blocks.1", "final"], precision="float32")
+
+
+@pytest.fixture(scope="module")
+def shuffled(data):
+    return np.random.default_rng(0).permutation(data.labels)
+
+
+@pytest.fixture(scope="module")
+def scratch(data):
+    """labels -> the evaluation of lesson 01's own small network, trained from scratch by its own cells."""
+    scope = {"tl": tl, "np": np, "data": data, "__name__": "lesson"}
+    exec(cells_of("01", "def network", "def scratch"), scope)
+
+    def scratch(labels):
+        scope["labels"] = torch.tensor(labels)
+        p = np.zeros((len(data), 2))
+        for fold in data.folds(k=4, seed=0):
+            p[fold.test] = scope["scratch"](fold.train, fold.test)
+        return tl.evaluate(p, labels, groups=data.groups)
+
+    return scratch
+
+
+def test_lesson_01_pretrained_features_beat_a_start_from_scratch(
+    data, judged, scratch, solar_features, untrained, shuffled
+):
+    from_scratch = scratch(data.labels)
+    pretrained = judged(solar_features.select("final"))
+    assert tl.compare(pretrained, from_scratch).interval[0] > 0
+    assert not tl.compare(judged(untrained.select("final")), from_scratch).interval[0] > 0
+    assert not tl.compare(judged(solar_features.select("final"), shuffled), scratch(shuffled)).interval[0] > 0
+
+
+def test_lesson_03_late_features_beat_early_ones_only_where_there_is_something_to_transfer(
+    judged, solar_features, untrained, shuffled
+):
+    def late_minus_early(features, **options):
+        return tl.compare(judged(features.select("final"), **options), judged(features.select("blocks.1"), **options))
+
+    assert not late_minus_early(untrained).interval[0] > 0
+    assert not late_minus_early(solar_features, labels=shuffled).interval[0] > 0
+    small = late_minus_early(solar_features).interval  # that it holds at 160 px the lesson shows; here are 96
+    assert small[0] < 0 < small[1]
+
+
+def test_lessons_01_and_03_a_random_split_flatters_only_where_there_is_something_to_know(
+    judged, solar_features, shuffled
+):
+    final = solar_features.select("final")
+    assert tl.compare(judged(final, by="random"), judged(final)).interval[0] > 0
+    assert not tl.compare(judged(final, shuffled, by="random"), judged(final, shuffled)).interval[0] > 0
