@@ -67,14 +67,14 @@ def fastai_features(backbone, folder):
     """fastai's data loaders and its get_preds, with the network's own features as the output."""
     from fastai.vision.all import ImageDataLoaders, Learner, Normalize
 
-    loaders = ImageDataLoaders.from_folder(
-        folder, train=".", valid_pct=0, bs=BATCH, num_workers=0, shuffle=False,
+    files = sorted(Path(folder).rglob("*.png"))
+    loaders = ImageDataLoaders.from_path_func(
+        folder, files, lambda path: path.parent.name, valid_pct=0.1, bs=BATCH, num_workers=0,
         batch_tfms=Normalize.from_stats(backbone.mean, backbone.std),
     )  # fmt: skip
     body = torch.nn.Sequential(backbone.to(memory_format=torch.contiguous_format), torch.nn.Identity())
     body[0].forward = lambda x: backbone.forward_head(backbone.forward_features(x), pre_logits=True)
     learner = Learner(loaders, body, loss_func=torch.nn.MSELoss())
-    files = sorted(Path(folder).rglob("*.png"))
     with learner.no_bar():
         return learner.get_preds(dl=loaders.test_dl(files))[0].numpy()
 
