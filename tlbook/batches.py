@@ -100,3 +100,41 @@ class Batches:
             return self.model.as_tensor(self.data[i][0])
         except Exception as error:
             raise ValueError(f"example {i} cannot be read: {error}") from error
+
+
+def share_of(train, seed, epoch, batches, augment, rank, world):
+    """This process's (rows, views, size of the whole batch) of each batch of an epoch.
+
+    The batches are as equal as can be: a last batch of one example would be noise, and an error for BatchNorm.
+    """
+    order = np.random.default_rng([seed, 1 + epoch]).permutation(len(train))
+    views = np.array(AUGMENTATIONS[augment])
+    ranks = (
+        np.random.default_rng([seed, 0]).random((len(train), len(views))).argsort(1)
+    )  # each row's own order of views
+    view = views[ranks[:, epoch % len(views)]]
+    batches = np.array_split(order, batches)
+    mine = [np.array_split(batch, world)[rank] for batch in batches]
+    return [(train[rows], view[rows], len(batch)) for rows, batch in zip(mine, batches, strict=True)]
+
+
+def parts_of(share, accumulate):
+    rows, views, _ = share
+    return list(zip(np.array_split(rows, accumulate), np.array_split(views, accumulate), strict=True))
+
+
+def mine_of(rows, rank, world):
+    return np.array_split(np.asarray(rows), world)[rank]
+
+
+def jobs_of(rows, size):
+    """(rows, views) to look at ``rows`` as they are."""
+    return [(rows[i : i + size], np.zeros(len(rows[i : i + size]), np.int64)) for i in range(0, len(rows), size)]
+
+
+def worth_storing(shares, val):
+    """(P, 2) the (row, view) pairs that will be used more than once: those of validation, and of training if so."""
+    pairs = np.concatenate([np.stack([rows, views], 1) for share in shares for rows, views, _ in share])
+    once = np.unique(pairs, axis=0)
+    val = np.stack([val, np.zeros_like(val)], 1)
+    return np.unique(np.concatenate([once, val]), axis=0) if len(once) < len(pairs) else val

@@ -16,13 +16,10 @@ Lesson 04. Works cited below:
 """
 
 import copy
-import hashlib
 import math
-import signal
-import threading
 import time
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -34,12 +31,13 @@ from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from tlbook import checkpoints
-from tlbook.batches import AUGMENTATIONS, Batches
-from tlbook.data import Split
+from tlbook import checkpoints, engine
+from tlbook.batches import AUGMENTATIONS, Batches, jobs_of, mine_of, parts_of, share_of, worth_storing
+from tlbook.data import Dataset, Split
 from tlbook.evaluation import evaluate
 from tlbook.parameters import _BatchNorm, audit, freeze, freeze_stages, is_frozen, parameter_groups, unfreeze
 from tlbook.probes import balanced, linear_probe
+from tlbook.recipes import RECIPES, Recipe, plan_of
 from tlbook.table import Table
 
 __all__ = ["Objective", "audit", "finetune", "freeze", "load_finetuned", "parameter_groups", "unfreeze"]
@@ -133,78 +131,6 @@ class Objective:
 # Recipes: which stages learn in which epoch. The head always does.
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """What moves, how fast, and from where; see `parameter_groups` for the numbers.
-
-    ``freeze_batchnorm`` holds the statistics of all BatchNorm layers as they came, in the stages that learn, too.
-    """
-
-    head_multiplier: float = 10.0
-    layer_decay: float = 1.0
-    weight_decay: float = 0.01
-    freeze_batchnorm: bool = False
-    only: str | None = None
-
-    from_probe = False  # start the head at the exact linear probe
-
-    def plan(self, stages, epochs):
-        """Return the stages that learn in each epoch, out of ``stages`` (those with parameters, in order)."""
-        raise NotImplementedError
-
-
-@dataclass(frozen=True)
-class Head(Recipe):
-    """Train the head alone, on frozen features: the linear probe by gradient descent."""
-
-    def plan(self, stages, epochs):
-        return [()] * epochs
-
-
-@dataclass(frozen=True)
-class Full(Recipe):
-    """Train everything, or what comes after the stage ``until``."""
-
-    until: str | None = None
-
-    def plan(self, stages, epochs):
-        first = 0 if self.until is None else list(stages).index(self.until) + 1
-        return [tuple(stages[first:])] * epochs
-
-
-@dataclass(frozen=True)
-class LPFT(Full):
-    """Full, started at the exact linear probe, so that a random head does not distort the features (Kumar et al.).
-
-    BatchNorm keeps its statistics: the probe was fitted to features normalised with them, not with a batch's own.
-    """
-
-    head_multiplier: float = 1.0
-    freeze_batchnorm: bool = True
-    from_probe = True
-
-
-@dataclass(frozen=True)
-class Gradual(Recipe):
-    """Train the head for an epoch, then with each epoch one stage more, the deepest first (Howard & Ruder)."""
-
-    def plan(self, stages, epochs):
-        return [tuple(stages[max(0, len(stages) - epoch) :]) for epoch in range(epochs)]
-
-
-@dataclass(frozen=True)
-class Surgical(Recipe):
-    """Train one stage and the head (Lee et al.); by default the stage after the stem, where inputs first differ."""
-
-    stage: str | None = None
-
-    def plan(self, stages, epochs):
-        return [(self.stage or stages[min(1, len(stages) - 1)],)] * epochs
-
-
-RECIPES = {"head": Head, "full": Full, "lp_ft": LPFT, "gradual": Gradual, "surgical": Surgical}
-
-
 def schedule(step, steps):
     """The factor on every learning rate: a linear warm-up over the first tenth, then half a cosine down to 0."""
     warm = max(1, round(WARM_UP * steps))
@@ -235,11 +161,9 @@ class FineTuned:
 
     def predict(self, inputs, *, batch_size=64):
         """N inputs, or a Dataset -> (N, K) float64 probabilities, computed in float32."""
-        from tlbook.data import Dataset
-
         data = inputs if isinstance(inputs, Dataset) else Dataset(inputs, np.zeros(len(inputs), int), self.class_names)
-        jobs = _jobs(np.arange(len(data)), batch_size)
-        return _softmax(self.model, Batches(self.model, data), jobs, len(self.class_names))
+        jobs = jobs_of(np.arange(len(data)), batch_size)
+        return engine.softmax(self.model, Batches(self.model, data), jobs, len(self.class_names))
 
     def evaluate(self, data, index):
         """Score the examples at ``index``: a `tlbook.evaluation.Evaluation` with intervals by group."""
@@ -342,12 +266,11 @@ def finetune(
 
     Lesson 04.
     """
-    objective, recipe = objective or Objective(), RECIPES[recipe]() if recipe in RECIPES else recipe
+    objective = objective or Objective()
+    recipe = RECIPES[recipe]() if isinstance(recipe, str) and recipe in RECIPES else recipe
     _check(backbone, data, split, recipe, epochs, lr, batch_size, accumulate, clip, augment)
-    run = {k: v for k, v in locals().items() if k in ("epochs", "lr", "batch_size", "accumulate", "clip", "augment")}
-    run |= {"precision": precision, "store_prefix": store_prefix, "seed": seed}
     device, train = backbone.device, np.asarray(split.train)
-    dtype = _training_dtype(device, precision)
+    dtype = engine.training_dtype(device, precision)
     AcceleratorState._reset_state()  # an earlier call may have had another precision
     accelerator = Accelerator(
         cpu=device.type == "cpu", mixed_precision="bf16" if dtype == torch.bfloat16 else "no", device_placement=False
@@ -356,16 +279,23 @@ def finetune(
     s = torch.from_numpy(objective.weights(data, train)).to(device)
     y = torch.from_numpy(data.labels).to(device)
 
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), _one_ctrl_c() as interrupts:
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), engine.one_ctrl_c() as interrupts:
         model, theta0 = _start(backbone, data, train, recipe, objective, seed)
-        start = _snapshot(model)
+        start = engine.snapshot(model)
         wanted = {name for name, p in model.named_parameters() if p.requires_grad}
-        plan = _plan(model, recipe, epochs)
+        plan = plan_of(model, recipe, epochs)
         batches_an_epoch = math.ceil(len(train) / batch_size)
         steps = epochs * batches_an_epoch
-        shares = [_share(train, seed, epoch, batches_an_epoch, augment, rank, world) for epoch in range(epochs)]
-        key = None if checkpoint is None else _key(backbone, data, split, recipe, objective, run | {"processes": world})
-        now, best, saved = _resume(checkpoint, resume, key, model)
+        if len(train) // batches_an_epoch < world * accumulate:
+            raise ValueError(
+                f"{len(train)} training examples in {batches_an_epoch} batches are too few for {world} processes with "
+                f"{accumulate} parts each: take a larger batch_size"
+            )
+        shares = [share_of(train, seed, epoch, batches_an_epoch, augment, rank, world) for epoch in range(epochs)]
+        run = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "accumulate": accumulate, "clip": clip}
+        run |= {"augment": augment, "dtype": dtype, "store_prefix": store_prefix, "seed": seed, "processes": world}
+        key = engine.key_of(backbone, data, split, recipe, objective, run) if checkpoint else None
+        now, best, saved = engine.resume_from(checkpoint, resume, key, model)
         if best is None:
             now = {"step": 0, "history": [], "epoch": 0, "lowest": math.inf, "loss": 0.0, "smooth": None}
 
@@ -386,11 +316,11 @@ def finetune(
                     f"{len(moving)} BatchNorm layers would see only their own process's share of a batch: use a "
                     "recipe with freeze_batchnorm=True"
                 )
-            until = _frozen_until(model, plan[epoch])
-            network, batches = _Trained(model, until), Batches(model, data, _prefix(model, until), dtype)
+            until = engine.frozen_until(model, plan[epoch])
+            network, batches = engine.Trained(model, until), Batches(model, data, engine.prefix_of(model, until), dtype)
             if until is not None and store_prefix:
                 phase = [e for e in range(epochs) if plan[e] == plan[epoch]]
-                batches.store(_worth_storing([shares[e] for e in phase], _mine(split.val, rank, world)))
+                batches.store(worth_storing([shares[e] for e in phase], mine_of(split.val, rank, world)))
             return network, *accelerator.prepare(network, optimizer), batches
 
         def validate(epoch, train_loss, seconds):
@@ -398,7 +328,7 @@ def finetune(
             nonlocal best
             for buffer in model.buffers() if world > 1 else ():
                 broadcast(buffer)
-            p = _softmax(network, batches, _jobs(_mine(split.val, rank, world), 64), len(data.class_names))
+            p = engine.softmax(network, batches, jobs_of(mine_of(split.val, rank, world), 64), len(data.class_names))
             p = np.concatenate(gather_object([p])) if world > 1 else p
             row = {"epoch": epoch, "stages": len(plan[max(0, epoch - 1)]), "lr": lr * schedule(now["step"] - 1, steps)}
             row |= {"train loss": train_loss, "val loss": math.nan, "val AUC": math.nan, "seconds": seconds}
@@ -409,16 +339,18 @@ def finetune(
                 row["val AUC"] = evaluate(p, labels, resamples=1).auc
             now["history"].append(row)
             if best is None or not row["val loss"] >= now["lowest"]:
-                now["lowest"], now["epoch"], best = row["val loss"], epoch, _snapshot(model)
+                now["lowest"], now["epoch"], best = row["val loss"], epoch, engine.snapshot(model)
 
         def save():
             if checkpoint is not None and accelerator.is_main_process:
                 state = checkpoints.optimizer_state(optimizer.optimizer)
                 parts = checkpoints.pack(model=model.state_dict(), best=best, optimizer=state)
-                checkpoints.write(_file(checkpoint), parts, now | {"key": key})
+                checkpoints.write(engine.file_of(checkpoint), parts, now | {"key": key})
 
         learning, stop, clock, last_save = None, False, time.monotonic(), time.monotonic()
-        bar = tqdm(total=steps, initial=now["step"], desc="fine-tuning", leave=False, disable=rank > 0)
+        bar = tqdm(
+            total=steps, initial=now["step"], desc="fine-tuning", leave=False, **{"disable": True} if rank else {}
+        )
         for epoch in range(now["step"] // batches_an_epoch, epochs):
             if plan[epoch] != learning:
                 learning = plan[epoch]
@@ -429,16 +361,16 @@ def finetune(
             if not now["history"]:
                 validate(0, math.nan, 0.0)
             first, pending = now["step"] % batches_an_epoch, []
-            jobs = [part for share in shares[epoch][first:] for part in _parts(share, accumulate)]
+            jobs = [part for share in shares[epoch][first:] for part in parts_of(share, accumulate)]
             turns = batches(jobs)
             model.train()
             for rows, views, size in shares[epoch][first:]:
                 factor = schedule(now["step"], steps)
                 for group in optimizer.param_groups:
                     group["lr"] = group["initial_lr"] * factor
-                torch.manual_seed(_number(seed, now["step"], rank))
+                torch.manual_seed(engine.number_of(seed, now["step"], rank))
                 optimizer.zero_grad()
-                total, parts = torch.zeros((), device=device), _parts((rows, views, size), accumulate)
+                total, parts = torch.zeros((), device=device), parts_of((rows, views, size), accumulate)
                 for i, (part, _) in enumerate(parts):
                     last = i == len(parts) - 1
                     with nullcontext() if last else accelerator.no_sync(wrapped):
@@ -453,7 +385,7 @@ def finetune(
                 pending.append((torch.stack([total, norm]), size))
                 over = now["step"] % batches_an_epoch == 0
                 if device.type == "cpu" or len(pending) == 16 or over:  # to look at a number waits for the GPU
-                    stop = _look(pending, now, accelerator, interrupts, lr * factor, dtype, len(data.class_names))
+                    stop = engine.look(pending, now, accelerator, interrupts, lr * factor, dtype, len(data.class_names))
                     pending = []
                     if not over and (stop or time.monotonic() - last_save >= CHECKPOINT_SECONDS):
                         save()
@@ -490,7 +422,7 @@ def loss_along_line(found, data, index, alphas=tuple(i / 8 for i in range(-2, 11
     if found.start is None:
         raise ValueError("a model loaded from disk does not know its start: use the FineTuned that finetune returned")
     model, part, rows = copy.deepcopy(found.model), data.subset(index), Table()
-    theta = _snapshot(found.model)
+    theta = engine.snapshot(found.model)
     for alpha in alphas:
         model.load_state_dict(interpolate(found.start, theta, float(alpha)))
         p = FineTuned(model, Table(), 0, found.class_names).predict(part)
@@ -502,39 +434,10 @@ def loss_along_line(found, data, index, alphas=tuple(i / 8 for i in range(-2, 11
 # What the loop rests on
 
 
-class _Trained(nn.Module):
-    """The network from where the frozen prefix ends: what Accelerate wraps, and what is called in a step."""
-
-    def __init__(self, model, until):
-        super().__init__()
-        self.model, self.until = model, until
-
-    def forward(self, z):
-        if self.until is None:
-            return self.model(z)
-        return self.model.head(z) if self.until == "final" else self.model.suffix(self.until)(z)
-
-
-def _prefix(model, until):
-    if until is None:
-        return None
-    return (lambda x: model.forward_stages(x)["final"]) if until == "final" else model.prefix(until)
-
-
-def _frozen_until(model, learning):
-    """The last of the leading stages in which nothing learns, or None."""
-    until = None
-    for stage in model.stages:
-        if stage in learning:
-            break
-        until = stage
-    return until
-
-
 def _start(backbone, data, train, recipe, objective, seed):
     """A copy of the backbone with a new head, and θ⁰ = {name: tensor} of what was transferred."""
     model = copy.deepcopy(backbone)
-    torch.manual_seed(_number(seed, 0, 0))
+    torch.manual_seed(engine.number_of(seed, 0, 0))
     given = {name: p.requires_grad for name, p in model.named_parameters()}
     model.model.reset_classifier(len(data.class_names))
     model.to(backbone.device)
@@ -561,22 +464,6 @@ def _start(backbone, data, train, recipe, objective, seed):
     return model, theta0
 
 
-def _plan(model, recipe, epochs):
-    """The stages that learn in each epoch; a stage without parameters learns with the one before it."""
-    from tlbook.parameters import stages_of
-
-    of, stages = stages_of(model), list(model.stages)
-    owners = [stage for stage in stages if any(of[name] == stage for name, _ in model.named_parameters())]
-    for stage in (getattr(recipe, "until", None), getattr(recipe, "stage", None)):
-        if stage is not None:
-            model._position(stage)
-            if stage not in owners:
-                raise ValueError(f"stage {stage!r} of {model.name} has no parameters; those that have are {owners}")
-    plan = recipe.plan(owners, epochs)
-    empty = {stage: stages[i - 1] for i, stage in enumerate(stages) if stage not in owners and i}
-    return [(*learning, *(stage for stage, before in empty.items() if before in learning)) for learning in plan]
-
-
 def _groups(model, lr, objective, rates):
     """Parameter groups whose weight decay leaves alone what the objective penalises."""
     groups = parameter_groups(model, lr, **rates)
@@ -585,157 +472,6 @@ def _groups(model, lr, objective, rates):
             group["weight_decay"] = 0.0
         group["initial_lr"] = group["lr"]
     return groups
-
-
-def _share(train, seed, epoch, batches, augment, rank, world):
-    """This process's (rows, views, size of the whole batch) of each batch of an epoch.
-
-    The batches are as equal as can be: a last batch of one example would be noise, and an error for BatchNorm.
-    """
-    order = np.random.default_rng([seed, 1 + epoch]).permutation(len(train))
-    views = np.array(AUGMENTATIONS[augment])
-    ranks = (
-        np.random.default_rng([seed, 0]).random((len(train), len(views))).argsort(1)
-    )  # each row's own order of views
-    view = views[ranks[:, epoch % len(views)]]
-    batches = np.array_split(order, batches)
-    mine = [np.array_split(batch, world)[rank] for batch in batches]
-    return [(train[rows], view[rows], len(batch)) for rows, batch in zip(mine, batches, strict=True)]
-
-
-def _parts(share, accumulate):
-    rows, views, _ = share
-    return list(zip(np.array_split(rows, accumulate), np.array_split(views, accumulate), strict=True))
-
-
-def _mine(rows, rank, world):
-    return np.array_split(np.asarray(rows), world)[rank]
-
-
-def _jobs(rows, size):
-    """(rows, views) to look at ``rows`` as they are."""
-    return [(rows[i : i + size], np.zeros(len(rows[i : i + size]), np.int64)) for i in range(0, len(rows), size)]
-
-
-def _worth_storing(shares, val):
-    """(P, 2) the (row, view) pairs that will be used more than once: those of validation, and of training if so."""
-    pairs = np.concatenate([np.stack([rows, views], 1) for share in shares for rows, views, _ in share])
-    once = np.unique(pairs, axis=0)
-    val = np.stack([val, np.zeros_like(val)], 1)
-    return np.unique(np.concatenate([once, val]), axis=0) if len(once) < len(pairs) else val
-
-
-@torch.no_grad()
-def _softmax(network, batches, jobs, K):
-    """(N, K) float64 probabilities, in eval mode."""
-    modes = [(m, m.training) for m in network.modules()]
-    network.eval()
-    found = [network(z).double().softmax(1).cpu().numpy() for z in batches(jobs)]
-    for m, mode in modes:
-        m.training = mode
-    return np.concatenate(found) if found else np.zeros((0, K))
-
-
-def _look(pending, now, accelerator, interrupts, lr, dtype, K):
-    """Add up the losses since the last look, stop what diverges, and tell whether Ctrl-C was pressed anywhere."""
-    values = torch.stack([value for value, _ in pending]).double().cpu()
-    stop = torch.tensor(float(bool(interrupts)))
-    if accelerator.num_processes > 1:
-        values = accelerator.reduce(values.to(accelerator.device).float(), "mean").cpu()
-        stop = accelerator.reduce(stop.to(accelerator.device), "sum").cpu()
-    for i, ((loss, norm), (_, size)) in enumerate(zip(values.tolist(), pending, strict=True)):
-        step = now["step"] - len(pending) + i + 1
-        now["loss"] += loss * size
-        now["smooth"] = loss if now["smooth"] is None else 0.9 * now["smooth"] + 0.1 * loss
-        now.setdefault("limit", 10 * max(loss, math.log(K)))
-        what = "the gradient" if math.isfinite(loss) else "the loss"
-        if not (math.isfinite(loss) and math.isfinite(norm) and now["smooth"] < now["limit"]):
-            finite = math.isfinite(loss) and math.isfinite(norm)
-            problem = f"the loss diverges (about {now['smooth']:.3g})" if finite else f"{what} is not finite"
-            advice = f"try lr={lr / 10:.1g}" + (", precision='float32'" if dtype != torch.float32 else "")
-            raise RuntimeError(
-                f"{problem} at step {step}, with the learning rate {lr:.3g}: {advice}, clip=1.0, and look at the "
-                "inputs, the sample weights and the objective's coefficients. No weights were kept from it"
-            )
-    return bool(stop > 0)
-
-
-def _snapshot(model):
-    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-
-
-def _number(*words):
-    return int(np.random.SeedSequence(words).generate_state(1)[0])
-
-
-def _file(checkpoint):
-    return Path(checkpoint) / "checkpoint.safetensors"
-
-
-def _key(backbone, data, split, recipe, objective, run):
-    """What a run is the same run by."""
-    seen = np.concatenate([split.train, split.val]).astype(np.int64)
-    arrays = [split.train, split.val, objective.weights(data, split.train)[seen], data.labels[seen]]
-    digest = hashlib.sha256(b"".join(np.ascontiguousarray(a).tobytes() for a in arrays)).hexdigest()
-    numbers = {k: getattr(objective, k) for k in ("l2_sp", "l2_head", "label_smoothing")}
-    inputs = {
-        "backbone": backbone.fingerprint,
-        "inputs": data.subset(seen).fingerprint,
-        "labels, weights, split": digest,
-    }
-    return {
-        k: str(v) for k, v in (inputs | numbers | {"recipe": (type(recipe).__name__, asdict(recipe))} | run).items()
-    }
-
-
-def _resume(checkpoint, resume, key, model):
-    """(progress, best weights, optimizer tensors) of the checkpoint, whose weights ``model`` takes; or nothing."""
-    if checkpoint is None or not _file(checkpoint).exists():
-        if resume and checkpoint is None:
-            raise ValueError("resume=True needs the folder of the checkpoint: give checkpoint=")
-        return None, None, None
-    if not resume:
-        raise ValueError(
-            f"{checkpoint} holds the checkpoint of a run: resume=True goes on with it; or take another folder"
-        )
-    tensors, now = checkpoints.read(_file(checkpoint))
-    old = now.pop("key")
-    differ = [name for name in key if key[name] != old.get(name)]
-    if differ:
-        raise ValueError(
-            f"{checkpoint} holds a run with other {', '.join(differ)}: repeat its arguments, or start anew"
-        )
-    model.load_state_dict(checkpoints.unpack(tensors, "model"))
-    best = {name: t.to(model.device) for name, t in checkpoints.unpack(tensors, "best").items()}
-    return now, best, checkpoints.unpack(tensors, "optimizer")
-
-
-@contextmanager
-def _one_ctrl_c():
-    """Let the first Ctrl-C wait for the end of the step, but not a second one. Yields the list of those caught."""
-    caught = []
-
-    def note(number, frame):
-        if caught:
-            raise KeyboardInterrupt
-        caught.append(number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield caught
-        return
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield caught
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _training_dtype(device, precision):
-    from tlbook.device import inference_dtype
-
-    if precision == "auto" and device.type != "cuda":
-        return torch.float32  # a CPU's backward pass of depthwise convolutions is slower in bfloat16
-    return inference_dtype(device, precision)
 
 
 def _check(backbone, data, split, recipe, epochs, lr, batch_size, accumulate, clip, augment):

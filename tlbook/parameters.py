@@ -19,12 +19,12 @@ _BatchNorm = nn.modules.batchnorm._BatchNorm
 def stages_of(model):
     """Return {name: stage or "head"} of every parameter and every module inside a stage of the Backbone ``model``.
 
-    Modules that contain the head are in no stage and are left out.
+    Modules that contain stages or the head are left out.
     """
     modules = dict(model.model.named_modules())
     head = next(name for name, module in modules.items() if module is model.head)
-    around = {head[:i] for i, letter in enumerate(head) if letter == "."} | {""}
     parts = [(head, "head"), *((part, stage) for stage, parts in model._parts.items() for part in parts)]
+    around = {part[:i] for part, _ in parts for i, letter in enumerate(part) if letter == "."} | {""}
     first, last = list(model._parts)[0], list(model._parts)[-1]
 
     def stage(name, otherwise):
