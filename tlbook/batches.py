@@ -65,14 +65,15 @@ class Batches:
                     with tempfile.TemporaryFile(dir=folder) as file:
                         stored = np.memmap(file, np.float32, "w+", shape=shape)
             stored[i * _BLOCK : i * _BLOCK + len(z)] = z.float().cpu().numpy()
-        self.stored = stored
-        self.place[pairs[:, 1], pairs[:, 0]] = np.arange(len(pairs))
+        if len(pairs):
+            self.stored = stored
+            self.place[pairs[:, 1], pairs[:, 0]] = np.arange(len(pairs))
 
     def __call__(self, jobs):
         """Yield a batch for each (rows, views) of ``jobs``; the next one is read while this one is in use."""
         with ThreadPoolExecutor(os.cpu_count()) as readers:
             ahead = None
-            for job, following in zip(jobs, [*jobs[1:], None], strict=True):
+            for job, following in zip(jobs, [*jobs, None][1:], strict=True):
                 reading = ahead or self._read(readers, *job)
                 ahead = self._read(readers, *following) if following is not None else None
                 yield self._ready([r.result() for r in reading], *job)
@@ -93,7 +94,7 @@ class Batches:
             return self.prefix(x).float()
 
     def _has(self, rows, views):
-        return bool((self.place[views, rows] >= 0).all())
+        return self.stored is not None and bool((self.place[views, rows] >= 0).all())
 
     def _example(self, i):
         try:
