@@ -1,6 +1,7 @@
 """Fine-tuning: the objective is its formula, what is frozen stays, and a run is one run however it is cut up."""
 
 import copy
+import functools
 import math
 import multiprocessing
 import os
@@ -28,17 +29,22 @@ from tlbook.recipes import LPFT, Full, Gradual, Head, Surgical
 CUT = ["test_resnet", "test_efficientnet", "test_convnext", "test_vit"]
 
 
-def tiny(name="test_resnet", seed=0):
+@functools.cache
+def built(name, seed):
     torch.manual_seed(seed)
     return tl.load_backbone(name, weights=None)
+
+
+def tiny(name="test_resnet", seed=0):
+    return copy.deepcopy(built(name, seed))
 
 
 def spots(n=48, K=2, side=32):
     """Noise, in which class k has a brighter square at the k-th place."""
     g = torch.Generator().manual_seed(1)
-    x, y = torch.randint(0, 180, (n, 1, side, side), dtype=torch.uint8, generator=g), np.arange(n) % K
+    x, y = torch.randint(0, 100, (n, 1, side, side), dtype=torch.uint8, generator=g), np.arange(n) % K
     for k in range(K):
-        x[y == k, :, 4 + 8 * k : 12 + 8 * k, 4:12] += 70
+        x[y == k, :, 4 + 8 * k : 12 + 8 * k, 4:12] += 150
     return Dataset(list(x), y, tuple("abc"[:K]), np.arange(n) // 6)
 
 
@@ -59,11 +65,13 @@ def one_thread_and_own_cache(monkeypatch, tmp_path):
 
 
 def same(a, b):
+    assert a.epoch and b.epoch, "the start would be the same whatever training did"
     a, b = a.model.state_dict(), b.model.state_dict()
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
 def apart(a, b):
+    assert a.epoch and b.epoch, "the start would be the same whatever training did"
     a, b = a.model.state_dict(), b.model.state_dict()
     return max((a[k].double() - b[k].double()).abs().max().item() for k in a)
 
@@ -307,11 +315,8 @@ def test_audit_finds_memory_given_twice(alias):
     optimizer = torch.optim.SGD(backbone.parameters(), 0.1)
     p = backbone.model.layer1[0].conv1.weight
     optimizer.param_groups[0]["params"].append(nn.Parameter(p.data) if alias else p)
-    ((_, what),) = [
-        row.values()
-        for row in map(lambda r: {k: r[k] for k in ("parameter", "problem")}, tl.audit(backbone, optimizer).problems)
-    ]
-    assert "given twice: the same memory as model.layer1.0.conv1.weight" in what
+    (row,) = tl.audit(backbone, optimizer).problems
+    assert "given twice: the same memory as model.layer1.0.conv1.weight" in row["problem"]
 
 
 def test_audit_goes_by_identity_and_not_by_value():
@@ -648,14 +653,14 @@ def test_two_processes_reach_the_loss_curve_of_one(tmp_path):
 def test_a_loss_that_is_not_finite_stops_with_step_rate_and_advice(tmp_path):
     with pytest.raises(RuntimeError, match=r"not finite at step \d+, with the learning rate .*try lr="):
         backbone = tiny()
-        backbone.model.layer4[0].conv1.weight.data[0, 0, 0, 0] = math.nan
+        backbone.model.layer4[0].conv1.weight.data[0] = math.nan
         tl.finetune(backbone, DATA, SPLIT, **FAST, checkpoint=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_gradient_that_is_not_finite_stops_the_step_it_appears_in():
     backbone = tiny()
-    backbone.model.layer4.register_forward_hook(lambda m, i, z: (z * 1e-45).clamp(min=0).sqrt())
+    backbone.model.layer4.register_forward_hook(lambda m, i, z: z + (z - z.detach()).abs().sqrt())  # ∞ · 0
     with pytest.raises(RuntimeError, match="the gradient is not finite at step 1"):
         tl.finetune(backbone, DATA, SPLIT, **FAST)
 
@@ -711,11 +716,8 @@ def test_a_saved_model_predicts_the_same(name, tmp_path):
     found = tl.finetune(backbone, data, data.split(seed=0), recipe="head", epochs=1, batch_size=8)
     found.save(tmp_path)
     back = tl.load_finetuned(tmp_path)
-    assert (
-        np.array_equal(back.predict(data), found.predict(data))
-        and back.history == found.history
-        or all(str(a) == str(b) for a, b in zip(back.history, found.history, strict=True))
-    )
+    assert np.array_equal(back.predict(data), found.predict(data))
+    assert repr(back.history) == repr(found.history)  # NaN is not equal to itself
     assert back.class_names == found.class_names and back.epoch == found.epoch
     assert np.allclose(found.predict(data).sum(1), 1) and np.array_equal(
         found.predict([data[i][0] for i in range(3)]), found.predict(data.subset(range(3)))
@@ -763,7 +765,7 @@ def test_a_gpu_reaches_the_loss_of_the_cpu(precision, monkeypatch):
 def test_bfloat16_trains_after_float32_in_the_same_process():
     a = tl.finetune(tiny(), DATA, SPLIT, recipe="head", **FAST)
     b = tl.finetune(tiny(), DATA, SPLIT, recipe="head", **FAST, precision="bfloat16")
-    assert not same(a, b) and a.history[-1]["val loss"] == pytest.approx(b.history[-1]["val loss"], rel=0.05)
+    assert a.history[-1]["val loss"] == pytest.approx(b.history[-1]["val loss"], rel=0.05)
     assert all(p.dtype == torch.float32 for p in b.model.parameters())
 
 

@@ -53,6 +53,8 @@ class Batches:
 
         The file has no name, so that it goes when it is no longer used, or when the process is killed.
         """
+        if not len(pairs):
+            return
         blocks = [tuple(block.T) for block in np.split(pairs, range(_BLOCK, len(pairs), _BLOCK))]
         for i, z in enumerate(self(blocks)):
             if i == 0:
@@ -65,9 +67,8 @@ class Batches:
                     with tempfile.TemporaryFile(dir=folder) as file:
                         stored = np.memmap(file, np.float32, "w+", shape=shape)
             stored[i * _BLOCK : i * _BLOCK + len(z)] = z.float().cpu().numpy()
-        if len(pairs):
-            self.stored = stored
-            self.place[pairs[:, 1], pairs[:, 0]] = np.arange(len(pairs))
+        self.stored = stored
+        self.place[pairs[:, 1], pairs[:, 0]] = np.arange(len(pairs))
 
     def __call__(self, jobs):
         """Yield a batch for each (rows, views) of ``jobs``; the next one is read while this one is in use."""
