@@ -22,7 +22,7 @@ from torch import nn
 import tlbook as tl
 from tlbook import batches, engine, fine_tuning
 from tlbook.backbones import Backbone
-from tlbook.data import Dataset
+from tlbook.data import Dataset, Split
 from tlbook.parameters import freeze_stages, stages_of
 from tlbook.recipes import LPFT, Full, Gradual, Head, Surgical
 
@@ -32,7 +32,9 @@ CUT = ["test_resnet", "test_efficientnet", "test_convnext", "test_vit"]
 @functools.cache
 def built(name, seed):
     torch.manual_seed(seed)
-    return tl.load_backbone(name, weights=None)
+    backbone = tl.load_backbone(name, weights=None)
+    tl.recalibrate_batchnorm(backbone, DATA, range(24))  # as a trained network's statistics fit its features
+    return backbone
 
 
 def tiny(name="test_resnet", seed=0):
@@ -40,16 +42,17 @@ def tiny(name="test_resnet", seed=0):
 
 
 def spots(n=48, K=2, side=32):
-    """Noise, in which class k has a brighter square at the k-th place."""
+    """Noise, in which class k has a brighter square at the k-th place; the second half repeats the first."""
     g = torch.Generator().manual_seed(1)
     x, y = torch.randint(0, 100, (n, 1, side, side), dtype=torch.uint8, generator=g), np.arange(n) % K
     for k in range(K):
         x[y == k, :, 4 + 8 * k : 12 + 8 * k, 4:12] += 150
+    x[n // 2 :] = x[: n - n // 2]
     return Dataset(list(x), y, tuple("abc"[:K]), np.arange(n) // 6)
 
 
 DATA = spots()
-SPLIT = DATA.split(seed=0)
+SPLIT = Split(np.arange(30), np.arange(30, 39), np.arange(39, 48))  # what is learned helps in validation
 NO_VAL = SPLIT._replace(val=SPLIT.val[:0])  # the last weights are kept
 FAST = {"epochs": 3, "lr": 1e-3, "batch_size": 8}
 
@@ -382,13 +385,14 @@ def test_frozen_batchnorm_statistics_are_bit_identical_after_full_training():
 @pytest.mark.parametrize("recipe", ["head", Full(until="layer2"), "gradual", LPFT(until="layer1")])
 def test_a_stored_prefix_gives_the_weights_of_one_computed_each_time(recipe, monkeypatch):
     options = FAST | {"recipe": recipe, "epochs": 5, "augment": "flips"}
-    stored = tl.finetune(tiny(), DATA, SPLIT, **options)
+    split = NO_VAL if isinstance(recipe, LPFT) else SPLIT  # a probe is at its best at the start
+    stored = tl.finetune(tiny(), DATA, split, **options)
     calls, ready = [], batches.Batches._ready
     monkeypatch.setattr(batches.Batches, "_ready", lambda *a: calls.append(a[0]._has(*a[2:])) or ready(*a))
-    assert apart(stored, tl.finetune(tiny(), DATA, SPLIT, **options, store_prefix=False)) < 1e-4
+    assert apart(stored, tl.finetune(tiny(), DATA, split, **options, store_prefix=False)) < 1e-4
     assert not any(calls)
     monkeypatch.setattr(batches, "IN_MEMORY", 0)
-    assert same(stored, tl.finetune(tiny(), DATA, SPLIT, **options)) and any(calls)
+    assert same(stored, tl.finetune(tiny(), DATA, split, **options)) and any(calls)
 
 
 def test_a_stored_prefix_runs_each_view_once(monkeypatch):
@@ -439,11 +443,11 @@ def test_the_test_part_is_never_looked_at(tmp_path):
     labels = DATA.labels.copy()
     labels[SPLIT.test] = 1 - labels[SPLIT.test]
     guarded = Dataset(Guarded(DATA.inputs), labels, DATA.class_names, DATA.groups)
-    for recipe in ("lp_ft", "head"):
+    for recipe, split in (("lp_ft", NO_VAL), ("head", SPLIT)):
         objective = tl.Objective(class_weight="balanced")
         options = FAST | {"recipe": recipe, "objective": objective}
-        a = tl.finetune(tiny(), guarded, SPLIT, **options, checkpoint=tmp_path / recipe)
-        assert same(a, tl.finetune(tiny(), DATA, SPLIT, **options))
+        a = tl.finetune(tiny(), guarded, split, **options, checkpoint=tmp_path / recipe)
+        assert same(a, tl.finetune(tiny(), DATA, split, **options))
 
 
 @pytest.mark.parametrize("K", [2, 3])
@@ -654,8 +658,10 @@ def test_a_loss_that_is_not_finite_stops_with_step_rate_and_advice(tmp_path):
     with pytest.raises(RuntimeError, match=r"not finite at step \d+, with the learning rate .*try lr="):
         backbone = tiny()
         backbone.model.layer4[0].conv1.weight.data[0] = math.nan
-        tl.finetune(backbone, DATA, SPLIT, **FAST, checkpoint=tmp_path)
+        tl.finetune(backbone, DATA, NO_VAL, **FAST, checkpoint=tmp_path)
     assert list(tmp_path.iterdir()) == []
+    with pytest.raises(RuntimeError, match="output for a validation example is not finite at step 0"):
+        tl.finetune(backbone, DATA, SPLIT, **FAST)
 
 
 def test_a_gradient_that_is_not_finite_stops_the_step_it_appears_in():

@@ -80,12 +80,17 @@ def look(pending, now, accelerator, interrupts, lr, dtype, K):
         if not (math.isfinite(loss) and math.isfinite(norm) and now["smooth"] < now["limit"]):
             finite = math.isfinite(loss) and math.isfinite(norm)
             problem = f"the loss diverges (about {now['smooth']:.3g})" if finite else f"{what} is not finite"
-            advice = f"try lr={lr / 10:.1g}" + (", precision='float32'" if dtype != torch.float32 else "")
-            raise RuntimeError(
-                f"{problem} at step {step}, with the learning rate {lr:.3g}: {advice}, clip=1.0, and look at the "
-                "inputs, the sample weights and the objective's coefficients. No weights were kept from it"
-            )
+            raise trouble(problem, step, lr, dtype)
     return bool(stop > 0)
+
+
+def trouble(problem, step, lr, dtype):
+    """The error that ends a run: what happened where, and what to try."""
+    advice = f"try lr={lr / 10:.1g}" + (", precision='float32'" if dtype != torch.float32 else "")
+    return RuntimeError(
+        f"{problem} at step {step}, with the learning rate {lr:.3g}: {advice}, clip=1.0, and look at the inputs, the "
+        "weights of the backbone and of the examples, and the objective's coefficients. No weights were kept from it"
+    )
 
 
 @contextmanager

@@ -330,6 +330,8 @@ def finetune(
                 broadcast(buffer)
             p = engine.softmax(network, batches, jobs_of(mine_of(split.val, rank, world), 64), len(data.class_names))
             p = np.concatenate(gather_object([p])) if world > 1 else p
+            if not np.isfinite(p).all():
+                raise engine.trouble("the output for a validation example is not finite", now["step"], lr, dtype)
             row = {"epoch": epoch, "stages": len(plan[max(0, epoch - 1)]), "lr": lr * schedule(now["step"] - 1, steps)}
             row |= {"train loss": train_loss, "val loss": math.nan, "val AUC": math.nan, "seconds": seconds}
             if len(split.val):
