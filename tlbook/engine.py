@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import os
 import signal
 import threading
 from contextlib import contextmanager
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import nn
 
 from tlbook import checkpoints
@@ -58,7 +61,7 @@ def softmax(network, batches, jobs, K):
     """(N, K) float64 probabilities, in eval mode."""
     modes = [(m, m.training) for m in network.modules()]
     network.eval()
-    found = [network(z).double().softmax(1).cpu().numpy() for z in batches(jobs)]
+    found = [network(z).cpu().double().softmax(1).numpy() for z in batches(jobs)]
     for m, mode in modes:
         m.training = mode
     return np.concatenate(found) if found else np.zeros((0, K))
@@ -66,7 +69,7 @@ def softmax(network, batches, jobs, K):
 
 def look(pending, now, accelerator, interrupts, lr, dtype, K):
     """Add up the losses since the last look, stop what diverges, and tell whether Ctrl-C was pressed anywhere."""
-    values = torch.stack([value for value, _ in pending]).double().cpu()
+    values = torch.stack([value for value, _ in pending]).cpu().double()
     stop = torch.tensor(float(bool(interrupts)))
     if accelerator.num_processes > 1:
         values = accelerator.reduce(values.to(accelerator.device).float(), "mean").cpu()
@@ -111,6 +114,13 @@ def one_ctrl_c():
         yield caught
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def accelerator_for(device, dtype):
+    """An Accelerator for this run; one that an earlier run left behind may be of another precision or device."""
+    AcceleratorState._reset_state(reset_partial_state=int(os.environ.get("WORLD_SIZE", 1)) == 1)
+    precision = "bf16" if dtype == torch.bfloat16 else "no"
+    return Accelerator(cpu=device.type == "cpu", mixed_precision=precision, device_placement=False)
 
 
 def training_dtype(device, precision):

@@ -24,9 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import broadcast, gather_object
+from accelerate.utils import gather_object
 from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -260,7 +258,7 @@ def finetune(
 
     >>> import tlbook as tl
     >>> data = tl.data.solar_cells(64)
-    >>> found = tl.finetune(tl.load_backbone(), data, data.split(test=.95), recipe="head", epochs=1, augment=None)
+    >>> found = tl.finetune(tl.load_backbone(), data, data.split(test=.8), recipe="head", epochs=1, augment=None)
     >>> [row["epoch"] for row in found.history]
     [0, 1]
 
@@ -271,10 +269,7 @@ def finetune(
     _check(backbone, data, split, recipe, epochs, lr, batch_size, accumulate, clip, augment)
     device, train = backbone.device, np.asarray(split.train)
     dtype = engine.training_dtype(device, precision)
-    AcceleratorState._reset_state()  # an earlier call may have had another precision
-    accelerator = Accelerator(
-        cpu=device.type == "cpu", mixed_precision="bf16" if dtype == torch.bfloat16 else "no", device_placement=False
-    )
+    accelerator = engine.accelerator_for(device, dtype)
     rank, world = accelerator.process_index, accelerator.num_processes
     s = torch.from_numpy(objective.weights(data, train)).to(device)
     y = torch.from_numpy(data.labels).to(device)
@@ -323,11 +318,24 @@ def finetune(
                 batches.store(worth_storing([shares[e] for e in phase], mine_of(split.val, rank, world)))
             return network, *accelerator.prepare(network, optimizer), batches
 
+        def descend(rows, views, size):
+            """Take a step down the gradient of L on a batch; return (2,) its loss and the gradient's norm."""
+            optimizer.zero_grad()
+            total, parts = torch.zeros((), device=device), parts_of((rows, views, size), accumulate)
+            for i, (part, _) in enumerate(parts):
+                last = i == len(parts) - 1
+                with nullcontext() if last else accelerator.no_sync(wrapped):
+                    logits = wrapped(next(turns))
+                    loss = objective.data_term(logits, y[part], s[part]) * (world * len(part) / size)
+                    total += loss.detach()
+                    accelerator.backward(loss + objective.penalty(model, theta0) if last else loss)
+            norm = accelerator.clip_grad_norm_(wrapped.parameters(), clip)
+            optimizer.step()
+            return torch.stack([total, norm])
+
         def validate(epoch, train_loss, seconds):
             """Add a row to the history, and keep the weights if they are the best so far."""
             nonlocal best
-            for buffer in model.buffers() if world > 1 else ():
-                broadcast(buffer)
             p = engine.softmax(network, batches, jobs_of(mine_of(split.val, rank, world), 64), len(data.class_names))
             p = np.concatenate(gather_object([p])) if world > 1 else p
             if not np.isfinite(p).all():
@@ -335,7 +343,7 @@ def finetune(
             row = {"epoch": epoch, "stages": len(plan[max(0, epoch - 1)]), "lr": lr * schedule(now["step"] - 1, steps)}
             row |= {"train loss": train_loss, "val loss": math.nan, "val AUC": math.nan, "seconds": seconds}
             if len(split.val):
-                weight, labels = s[split.val].double().cpu().numpy(), data.labels[split.val]
+                weight, labels = s[split.val].cpu().double().numpy(), data.labels[split.val]
                 losses = -np.log(p[np.arange(len(labels)), labels].clip(1e-12))
                 row["val loss"] = float(np.average(losses, weights=weight if weight.any() else None))
                 row["val AUC"] = evaluate(p, labels, resamples=1).auc
@@ -371,20 +379,9 @@ def finetune(
                 for group in optimizer.param_groups:
                     group["lr"] = group["initial_lr"] * factor
                 torch.manual_seed(engine.number_of(seed, now["step"], rank))
-                optimizer.zero_grad()
-                total, parts = torch.zeros((), device=device), parts_of((rows, views, size), accumulate)
-                for i, (part, _) in enumerate(parts):
-                    last = i == len(parts) - 1
-                    with nullcontext() if last else accelerator.no_sync(wrapped):
-                        logits = wrapped(next(turns))
-                        loss = objective.data_term(logits, y[part], s[part]) * (world * len(part) / size)
-                        total += loss.detach()
-                        accelerator.backward(loss + objective.penalty(model, theta0) if last else loss)
-                norm = accelerator.clip_grad_norm_(wrapped.parameters(), clip)
-                optimizer.step()
+                pending.append((descend(rows, views, size), size))
                 now["step"] += 1
                 bar.update()
-                pending.append((torch.stack([total, norm]), size))
                 over = now["step"] % batches_an_epoch == 0
                 if device.type == "cpu" or len(pending) == 16 or over:  # to look at a number waits for the GPU
                     stop = engine.look(pending, now, accelerator, interrupts, lr * factor, dtype, len(data.class_names))
