@@ -23,6 +23,13 @@ _HOME = {  # public name -> the module that defines it
     "cross_val_predict": "probes",
     "evaluate": "evaluation",
     "compare": "evaluation",
+    "Objective": "fine_tuning",
+    "finetune": "fine_tuning",
+    "load_finetuned": "fine_tuning",
+    "freeze": "parameters",
+    "unfreeze": "parameters",
+    "parameter_groups": "parameters",
+    "audit": "parameters",
     "check": "exercises",
     "hint": "exercises",
     "solution": "exercises",
@@ -30,7 +37,7 @@ _HOME = {  # public name -> the module that defines it
     "scorecard": "score_card",
     "doctor": "course",
 }
-_MODULES = ("cache", "data", "device", "exercises", "lora", "plots", "widgets")
+_MODULES = ("cache", "data", "device", "exercises", "fine_tuning", "lora", "plots", "recipes", "widgets")
 
 __all__ = [*_HOME, *_MODULES]
 

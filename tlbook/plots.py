@@ -185,3 +185,33 @@ def _neighbours_alike(Z, values, k=10):
 
     near = NearestNeighbors(n_neighbors=k + 1).fit(Z).kneighbors(Z, return_distance=False)[:, 1:]
     return float((values[near] == values[:, None]).mean())
+
+
+def history(found):
+    """Show the losses of a fine-tuning run by epoch, and the epoch that validation chose; ``found``: a FineTuned."""
+    rows = found.history
+    epoch, train, val = ([row[key] for row in rows] for key in ("epoch", "train loss", "val loss"))
+    figure, axis = plt.subplots(figsize=(5, 3))
+    axis.plot(epoch, train, "s--", color=ORANGE, label="training part, as it was trained on")
+    axis.plot(epoch, val, "o-", color=BLUE, label="validation part, after the epoch")
+    axis.axvline(found.epoch, color=GREY, linestyle=":", label="kept")
+    axis.set(xlabel="epoch (0 is the start)", ylabel="loss")
+    axis.legend(fontsize=8)
+    show(
+        figure,
+        f"Loss by epoch: training {train[-1]:.3f} in the last; validation {val[0]:.3f} at the start, "
+        f"{val[found.epoch]:.3f} at epoch {found.epoch}, which is kept, {val[-1]:.3f} at the end.",
+    )
+
+
+def loss_line(rows):
+    """Show the loss at (1 − α) θ⁰ + α θ* against α; ``rows``: from `tlbook.fine_tuning.loss_along_line`."""
+    alpha, loss = ([row[key] for row in rows] for key in ("alpha", "loss"))
+    figure, axis = plt.subplots(figsize=(5, 3))
+    axis.plot(alpha, loss, "o-", color=BLUE)
+    for end, name in ((0, "θ⁰"), (1, "θ*")):
+        axis.axvline(end, color=GREY, linestyle=":")
+        axis.annotate(name, (end, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom")
+    axis.set(xlabel="α", ylabel="loss")
+    said = ", ".join(f"{x:.3f} at α = {a:g}" for a, x in zip(alpha, loss, strict=True))
+    show(figure, f"Loss along the line from θ⁰ (α = 0) to θ* (α = 1): {said}.")

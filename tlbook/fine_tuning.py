@@ -1,0 +1,495 @@
+"""Fine-tuning: θ* = argmin over θ of L(θ; D), started at θ⁰.
+
+    L(θ; D) = (1/N) Σᵢ sᵢ ℓ(f(xᵢ; θ), yᵢ) + Ω(θ; θ⁰)
+    Ω(θ; θ⁰) = α/2 Σ_transferred ‖θ_k − θ⁰_k‖² + β/2 Σ_head ‖θ_k‖²
+
+D is the training part only. The network is far from convex: what is found is a point near the start, not *the* argmin,
+and so the start θ⁰ (pretrained), the parts that may move (the recipe), how fast (`parameter_groups`) and when to stop
+(held-out groups) belong to the method as much as L does.
+
+Lesson 04. Works cited below:
+  Li, Grandvalet & Davoine (2018), Explicit Inductive Bias for Transfer Learning (L2-SP), arXiv:1802.01483
+  Howard & Ruder (2018), Universal Language Model Fine-tuning (gradual unfreezing), arXiv:1801.06146
+  Loshchilov & Hutter (2019), Decoupled Weight Decay Regularization (AdamW), arXiv:1711.05101
+  Kumar et al. (2022), Fine-Tuning can Distort Pretrained Features (LP-FT), arXiv:2202.10054
+  Lee et al. (2023), Surgical Fine-Tuning Improves Adaptation, arXiv:2210.11466
+"""
+
+import copy
+import math
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from torch import nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from tlbook import checkpoints, engine
+from tlbook.batches import AUGMENTATIONS, Batches, jobs_of, mine_of, parts_of, share_of, worth_storing
+from tlbook.data import Dataset, Split
+from tlbook.evaluation import evaluate
+from tlbook.parameters import _BatchNorm, audit, freeze, freeze_stages, is_frozen, parameter_groups, unfreeze
+from tlbook.probes import balanced, linear_probe
+from tlbook.recipes import RECIPES, Recipe, plan_of
+from tlbook.table import Table
+
+__all__ = ["Objective", "audit", "finetune", "freeze", "load_finetuned", "parameter_groups", "unfreeze"]
+
+WARM_UP = 0.1  # of all steps
+CHECKPOINT_SECONDS = 60  # between checkpoints within an epoch
+
+
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """L(θ; D), as a value: call it for the loss of a batch, or ask for its two terms.
+
+    Args:
+        l2_sp: α ≥ 0, the pull of transferred tensors towards θ⁰.
+        l2_head: β ≥ 0, the pull of the head towards 0.
+        label_smoothing: in [0, 1); the target is (1 − ε) the label + ε uniform.
+        class_weight: None, "balanced" (every class has the same total weight in training), or K numbers.
+        sample_weight: (N,) numbers of at least 0, one for each example of the Dataset, or None.
+
+    Raises:
+        ValueError: a number out of range.
+
+    >>> objective = Objective(l2_head=2.0)
+    >>> model = nn.Linear(1, 2)
+    >>> _ = [nn.init.ones_(p) for p in model.parameters()]
+    >>> objective(model, torch.zeros(3, 1), torch.tensor([0, 1, 1])).item()  # log 2 + 2/2 · 4
+    4.693...
+
+    Lesson 04; Li et al. (2018).
+    """
+
+    l2_sp: float = 0.0
+    l2_head: float = 0.0
+    label_smoothing: float = 0.0
+    class_weight: object = None
+    sample_weight: object = None
+
+    def __post_init__(self):
+        if not (self.l2_sp >= 0 and self.l2_head >= 0 and 0 <= self.label_smoothing < 1):
+            raise ValueError(
+                "l2_sp and l2_head must be at least 0 and label_smoothing in [0, 1), got "
+                f"{self.l2_sp}, {self.l2_head}, {self.label_smoothing}"
+            )
+
+    def __call__(self, model, batch, labels, weight=None, theta0=None):
+        """L of a batch, a scalar: ``model(batch)`` gives logits (B, K); labels (B,) int64; ``weight`` (B,) is s."""
+        return self.data_term(model(batch), labels, weight) + self.penalty(model, theta0)
+
+    def data_term(self, logits, labels, weight=None):
+        """(1/B) Σᵢ sᵢ ℓ(logitsᵢ, yᵢ), ℓ = cross-entropy.
+
+        The weights have mean 1 over D, and a batch is divided by its size and not by its own weights: so the mean over
+        batches is L, however the examples fall into batches and processes.
+        """
+        losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=self.label_smoothing)
+        return losses.mean() if weight is None else (weight * losses).mean()
+
+    def penalty(self, model, theta0=None):
+        """Ω(θ; θ⁰). ``theta0`` is {name: tensor} of the transferred parameters; the others are the head."""
+        if self.l2_sp and not theta0:
+            raise ValueError("l2_sp pulls towards θ⁰: give theta0, the transferred parameters {name: tensor}")
+        omega = 0.0
+        for name, theta in model.named_parameters():
+            if theta0 and name in theta0:
+                omega += self.l2_sp / 2 * (theta - theta0[name]).square().sum() if self.l2_sp else 0.0
+            elif self.l2_head:
+                omega += self.l2_head / 2 * theta.square().sum()
+        return omega
+
+    def weights(self, data, train):
+        """(N,) float32: s, with mean 1 over the rows ``train``; class weights are those of these rows."""
+        K, y = len(data.class_names), data.labels
+        s = np.ones(len(y)) if self.sample_weight is None else np.asarray(self.sample_weight, dtype=np.float64)
+        if s.shape != y.shape or not (np.isfinite(s) & (s >= 0)).all():
+            raise ValueError(f"sample_weight must be {len(y)} numbers of at least 0, got shape {s.shape}")
+        if isinstance(self.class_weight, str) and self.class_weight == "balanced":
+            of_class = np.zeros(K)
+            of_class[y[train]] = balanced(y[train], s[train])
+        else:
+            of_class = np.ones(K) if self.class_weight is None else np.asarray(self.class_weight)
+            if of_class.shape != (K,) or of_class.dtype.kind not in "iuf" or not (of_class >= 0).all():
+                raise ValueError(
+                    f"class_weight must be None, 'balanced' or {K} numbers of at least 0, got {self.class_weight!r}"
+                )
+        s = s * of_class[y]
+        if not s[train].sum() > 0:
+            raise ValueError("the weights of the training examples are all 0: nothing is left to learn from")
+        return (s / s[train].mean()).astype(np.float32)
+
+
+# Recipes: which stages learn in which epoch. The head always does.
+
+
+def schedule(step, steps):
+    """The factor on every learning rate: a linear warm-up over the first tenth, then half a cosine down to 0."""
+    warm = max(1, round(WARM_UP * steps))
+    if step < warm:
+        return (step + 1) / warm
+    return (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm))) / 2
+
+
+@dataclass(frozen=True)
+class FineTuned:
+    """A fine-tuned classifier of K classes, with the weights of the epoch that validation chose.
+
+    Attributes:
+        model: Backbone with a head of K classes, in eval mode, nothing frozen.
+        history: a row for each epoch; epoch 0 is the start.
+        epoch: the one whose weights these are.
+        class_names: the K names.
+        start: {name: tensor}, θ⁰ with the head it began with; None where loaded from disk.
+        finished: False where Ctrl-C ended the training.
+    """
+
+    model: nn.Module = field(repr=False)
+    history: Table
+    epoch: int
+    class_names: tuple
+    start: dict | None = field(default=None, repr=False)
+    finished: bool = True
+
+    def predict(self, inputs, *, batch_size=64):
+        """N inputs, or a Dataset -> (N, K) float64 probabilities, computed in float32."""
+        data = inputs if isinstance(inputs, Dataset) else Dataset(inputs, np.zeros(len(inputs), int), self.class_names)
+        jobs = jobs_of(np.arange(len(data)), batch_size)
+        return engine.softmax(self.model, Batches(self.model, data), jobs, len(self.class_names))
+
+    def evaluate(self, data, index):
+        """Score the examples at ``index``: a `tlbook.evaluation.Evaluation` with intervals by group."""
+        if tuple(data.class_names) != tuple(self.class_names):
+            raise ValueError(f"the data's classes are {data.class_names}, the model's {self.class_names}")
+        part = data.subset(index)
+        return evaluate(self.predict(part), part.labels, groups=part.groups)
+
+    def save(self, folder):
+        """Write the model to ``folder``/model.safetensors, whole or not at all; `load_finetuned` reads it back."""
+        b = self.model
+        facts = {k: getattr(b, k) for k in ("name", "mean", "std", "input_size", "crop_pct", "interpolation")}
+        facts |= {"fixed_size": b._fixed_size, "architecture": b.model.pretrained_cfg["architecture"]}
+        facts |= {"class_names": self.class_names, "history": self.history, "epoch": self.epoch}
+        checkpoints.write(Path(folder) / "model.safetensors", b.model.state_dict(), facts)
+
+
+def load_finetuned(folder):
+    """Read the `FineTuned` that `FineTuned.save` wrote.
+
+    Raises:
+        FileNotFoundError: there is none. ValueError: the file is damaged, or its tensors do not fit.
+    """
+    import timm
+
+    from tlbook import device
+    from tlbook.backbones import Backbone
+    from tlbook.parameter_transfer import transfer
+
+    path = Path(folder) / "model.safetensors"
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist: give the folder that FineTuned.save wrote")
+    state, facts = checkpoints.read(path)
+    history, epoch, classes = facts.pop("history"), facts.pop("epoch"), tuple(facts.pop("class_names"))
+    model = timm.create_model(facts.pop("architecture"), num_classes=len(classes))
+    transfer(state, model)
+    backbone = Backbone(model, **facts).to(device.choose(), memory_format=torch.channels_last)
+    return FineTuned(backbone, Table(history), epoch, classes)
+
+
+def finetune(
+    backbone,
+    data,
+    split,
+    *,
+    recipe="full",
+    objective=None,
+    epochs=10,
+    lr=3e-4,
+    batch_size=32,
+    accumulate=1,
+    clip=1.0,
+    augment="flips",
+    precision="auto",
+    store_prefix=True,
+    seed=0,
+    checkpoint=None,
+    resume=False,
+):
+    """Minimise L(θ; D) over what the recipe lets move, by AdamW from θ⁰; held-out groups choose the epoch.
+
+    D is ``split.train``. After each epoch, and before the first, the loss on ``split.val`` is measured, and the weights
+    with the lowest are returned (without ``val``, the last ones). ``split.test`` is not looked at. While the first
+    stages are frozen, what they make of each example and view is computed once and kept. No argument is changed.
+
+    All that is random (order, views, dropout) is a function of the seed, the epoch and the step, so that a resumed run
+    is the run that was never interrupted, and processes under ``torchrun``, which share each batch, agree on it.
+
+    Args:
+        backbone: Backbone; a copy of it is trained, with a new head of K classes, on the device where it is.
+        data: Dataset. split: a `Split` of it, by groups if the question is about new groups.
+        recipe: "head", "full", "lp_ft", "gradual", "surgical", or a `Recipe` such as ``Full(until="blocks.3")``.
+        objective: `Objective`; None is cross-entropy alone. Where it penalises tensors, AdamW's weight decay, which
+            pulls towards 0, is switched off for them.
+        epochs: passes over the training part.
+        lr: of the deepest stage, after the warm-up and before the cosine.
+        batch_size: examples a step, over all processes.
+        accumulate: parts in which each process takes its share of a batch, one after the other, to save memory.
+        clip: the largest norm of a step's gradient; math.inf for none.
+        augment: None, "flips" (four views) or "dihedral" (eight: quarter turns and flips, of square images). An
+            example comes in another view each epoch until it has been seen in all.
+        precision: "auto" (bfloat16 on CUDA where the hardware has it, float32 elsewhere), "float32" or "bfloat16".
+        store_prefix: False computes the frozen prefix anew in each epoch.
+        seed: of everything random.
+        checkpoint: a folder for checkpoints, one an epoch and about one a minute; None for none.
+        resume: go on from the checkpoint, if there is one yet.
+
+    Returns:
+        FineTuned. Ctrl-C ends the training after the step and returns the best weights so far.
+
+    Raises:
+        ValueError: arguments that make no sense, a class without training examples, a checkpoint of another run.
+        RuntimeError: the loss or the gradient is not finite, or the loss diverges: it says where, and what to try.
+
+    >>> import tlbook as tl
+    >>> data = tl.data.solar_cells(64)
+    >>> found = tl.finetune(tl.load_backbone(), data, data.split(test=.8), recipe="head", epochs=1, augment=None)
+    >>> [row["epoch"] for row in found.history]
+    [0, 1]
+
+    Lesson 04.
+    """
+    objective = objective or Objective()
+    recipe = RECIPES[recipe]() if isinstance(recipe, str) and recipe in RECIPES else recipe
+    _check(backbone, data, split, recipe, epochs, lr, batch_size, accumulate, clip, augment)
+    device, train = backbone.device, np.asarray(split.train)
+    dtype = engine.training_dtype(device, precision)
+    accelerator = engine.accelerator_for(device, dtype)
+    rank, world = accelerator.process_index, accelerator.num_processes
+    s = torch.from_numpy(objective.weights(data, train)).to(device)
+    y = torch.from_numpy(data.labels).to(device)
+
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), engine.one_ctrl_c() as interrupts:
+        model, theta0 = _start(backbone, data, train, recipe, objective, seed)
+        start = engine.snapshot(model)
+        wanted = {name for name, p in model.named_parameters() if p.requires_grad}
+        plan = plan_of(model, recipe, epochs)
+        batches_an_epoch = math.ceil(len(train) / batch_size)
+        steps = epochs * batches_an_epoch
+        if len(train) // batches_an_epoch < world * accumulate:
+            raise ValueError(
+                f"{len(train)} training examples in {batches_an_epoch} batches are too few for {world} processes with "
+                f"{accumulate} parts each: take a larger batch_size"
+            )
+        shares = [share_of(train, seed, epoch, batches_an_epoch, augment, rank, world) for epoch in range(epochs)]
+        run = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "accumulate": accumulate, "clip": clip}
+        run |= {"augment": augment, "dtype": dtype, "store_prefix": store_prefix, "seed": seed, "processes": world}
+        key = engine.key_of(backbone, data, split, recipe, objective, run) if checkpoint else None
+        now, best, saved = engine.resume_from(checkpoint, resume, key, model)
+        if best is None:
+            now = {"step": 0, "history": [], "epoch": 0, "lowest": math.inf, "loss": 0.0, "smooth": None}
+
+        def prepare(epoch):
+            """Freeze what does not learn in this epoch, and make the optimizer and the batches for what does."""
+            unfreeze(model)
+            for name, p in model.named_parameters():
+                p.requires_grad_(name in wanted)
+            freeze_stages(model, set(model.stages) - set(plan[epoch]), recipe.freeze_batchnorm)
+            rates = {k: getattr(recipe, k) for k in ("layer_decay", "head_multiplier", "weight_decay", "only")}
+            optimizer = torch.optim.AdamW(_groups(model, lr, objective, rates))
+            problems = audit(model, optimizer).problems
+            moving = [m for m in model.modules() if isinstance(m, _BatchNorm) and not is_frozen(m)]
+            if problems:
+                raise ValueError(f"what should learn and what would do not agree; see tl.audit:\n{problems}")
+            if world > 1 and moving:
+                raise ValueError(
+                    f"{len(moving)} BatchNorm layers would see only their own process's share of a batch: use a "
+                    "recipe with freeze_batchnorm=True"
+                )
+            until = engine.frozen_until(model, plan[epoch])
+            network, batches = engine.Trained(model, until), Batches(model, data, engine.prefix_of(model, until), dtype)
+            if until is not None and store_prefix:
+                phase = [e for e in range(epochs) if plan[e] == plan[epoch]]
+                batches.store(worth_storing([shares[e] for e in phase], mine_of(split.val, rank, world)))
+            return network, *accelerator.prepare(network, optimizer), batches
+
+        def descend(rows, views, size):
+            """Take a step down the gradient of L on a batch; return (2,) its loss and the gradient's norm."""
+            optimizer.zero_grad()
+            total, parts = torch.zeros((), device=device), parts_of((rows, views, size), accumulate)
+            for i, (part, _) in enumerate(parts):
+                last = i == len(parts) - 1
+                with nullcontext() if last else accelerator.no_sync(wrapped):
+                    logits = wrapped(next(turns))
+                    loss = objective.data_term(logits, y[part], s[part]) * (world * len(part) / size)
+                    total += loss.detach()
+                    accelerator.backward(loss + objective.penalty(model, theta0) if last else loss)
+            norm = accelerator.clip_grad_norm_(wrapped.parameters(), clip)
+            optimizer.step()
+            return torch.stack([total, norm])
+
+        def validate(epoch, train_loss, seconds):
+            """Add a row to the history, and keep the weights if they are the best so far."""
+            nonlocal best
+            p = engine.softmax(network, batches, jobs_of(mine_of(split.val, rank, world), 64), len(data.class_names))
+            p = np.concatenate(gather_object([p])) if world > 1 else p
+            if not np.isfinite(p).all():
+                raise engine.trouble("the output for a validation example is not finite", now["step"], lr, dtype)
+            row = {"epoch": epoch, "stages": len(plan[max(0, epoch - 1)]), "lr": lr * schedule(now["step"] - 1, steps)}
+            row |= {"train loss": train_loss, "val loss": math.nan, "val AUC": math.nan, "seconds": seconds}
+            if len(split.val):
+                weight, labels = s[split.val].cpu().double().numpy(), data.labels[split.val]
+                losses = -np.log(p[np.arange(len(labels)), labels].clip(1e-12))
+                row["val loss"] = float(np.average(losses, weights=weight if weight.any() else None))
+                row["val AUC"] = evaluate(p, labels, resamples=1).auc
+            now["history"].append(row)
+            if best is None or not row["val loss"] >= now["lowest"]:
+                now["lowest"], now["epoch"], best = row["val loss"], epoch, engine.snapshot(model)
+
+        def save():
+            if checkpoint is not None and accelerator.is_main_process:
+                state = checkpoints.optimizer_state(optimizer.optimizer)
+                parts = checkpoints.pack(model=model.state_dict(), best=best, optimizer=state)
+                checkpoints.write(engine.file_of(checkpoint), parts, now | {"key": key})
+
+        learning, stop, clock, last_save = None, False, time.monotonic(), time.monotonic()
+        bar = tqdm(
+            total=steps, initial=now["step"], desc="fine-tuning", leave=False, **{"disable": True} if rank else {}
+        )
+        for epoch in range(now["step"] // batches_an_epoch, epochs):
+            if plan[epoch] != learning:
+                learning = plan[epoch]
+                network, wrapped, optimizer, batches = prepare(epoch)
+                if saved is not None and plan[(now["step"] - 1) // batches_an_epoch] == learning:
+                    checkpoints.load_optimizer_state(optimizer.optimizer, saved)
+                saved = None
+            if not now["history"]:
+                validate(0, math.nan, 0.0)
+            first, pending = now["step"] % batches_an_epoch, []
+            jobs = [part for share in shares[epoch][first:] for part in parts_of(share, accumulate)]
+            turns = batches(jobs)
+            model.train()
+            for rows, views, size in shares[epoch][first:]:
+                factor = schedule(now["step"], steps)
+                for group in optimizer.param_groups:
+                    group["lr"] = group["initial_lr"] * factor
+                torch.manual_seed(engine.number_of(seed, now["step"], rank))
+                pending.append((descend(rows, views, size), size))
+                now["step"] += 1
+                bar.update()
+                over = now["step"] % batches_an_epoch == 0
+                if device.type == "cpu" or len(pending) == 16 or over:  # to look at a number waits for the GPU
+                    stop = engine.look(pending, now, accelerator, interrupts, lr * factor, dtype, len(data.class_names))
+                    pending = []
+                    if not over and (stop or time.monotonic() - last_save >= CHECKPOINT_SECONDS):
+                        save()
+                        last_save = time.monotonic()
+                    if stop:
+                        break
+            turns.close()
+            if over:
+                validate(epoch + 1, now["loss"] / len(train), time.monotonic() - clock)
+                now["loss"], clock = 0.0, time.monotonic()
+                save()
+            if stop:
+                break
+        bar.close()
+    if stop:
+        print(f"stopped at step {now['step']} of {steps}; the weights are those of epoch {now['epoch']}")
+    model.load_state_dict(best)
+    unfreeze(model)
+    accelerator.free_memory()
+    history = Table(now["history"])
+    return FineTuned(model.eval(), history, now["epoch"], tuple(data.class_names), start, now["step"] == steps)
+
+
+def loss_along_line(found, data, index, alphas=tuple(i / 8 for i in range(-2, 11))):
+    """Return the loss and the AUC at θ(α) = (1 − α) θ⁰ + α θ*, as a Table: the landscape that training crossed.
+
+    BatchNorm's statistics are mixed like the weights.
+
+    Args:
+        found: FineTuned, fresh from `finetune`. data, index: where the loss is measured.
+    """
+    from tlbook.parameter_transfer import interpolate
+
+    if found.start is None:
+        raise ValueError("a model loaded from disk does not know its start: use the FineTuned that finetune returned")
+    model, part, rows = copy.deepcopy(found.model), data.subset(index), Table()
+    theta = engine.snapshot(found.model)
+    for alpha in alphas:
+        model.load_state_dict(interpolate(found.start, theta, float(alpha)))
+        p = FineTuned(model, Table(), 0, found.class_names).predict(part)
+        e = evaluate(p, part.labels, resamples=1)
+        rows.append({"alpha": float(alpha), "loss": e.log_loss, "AUC": e.auc})
+    return rows
+
+
+# What the loop rests on
+
+
+def _start(backbone, data, train, recipe, objective, seed):
+    """A copy of the backbone with a new head, and θ⁰ = {name: tensor} of what was transferred."""
+    model = copy.deepcopy(backbone)
+    torch.manual_seed(engine.number_of(seed, 0, 0))
+    given = {name: p.requires_grad for name, p in model.named_parameters()}
+    model.model.reset_classifier(len(data.class_names))
+    model.to(backbone.device)
+    head = {id(p) for p in model.head.parameters()}
+    theta0 = {name: p.detach().clone() for name, p in model.named_parameters() if id(p) not in head}
+    unfreeze(model)
+    for name, p in model.named_parameters():
+        p.requires_grad_(id(p) in head or given[name])
+    if recipe.from_probe:
+        from tlbook.feature_extraction import extract
+
+        if not isinstance(model.head, nn.Linear):
+            raise ValueError(f"the head of {model.name} is a {type(model.head).__name__}: a probe needs a Linear one")
+        features = extract(backbone, data.subset(train), precision="float32")
+        everything = np.arange(len(train))
+        split = Split(everything, everything[:0], everything[:0])
+        probe = linear_probe(features, split, sample_weight=objective.weights(data, train)[train], seed=seed)
+        W, b = probe.coef, probe.intercept
+        if len(W) == 1:  # of the second class against the first
+            W, b = np.concatenate([-W, W]) / 2, np.concatenate([-b, b]) / 2
+        with torch.no_grad():
+            model.head.weight.copy_(torch.from_numpy(W))
+            model.head.bias.copy_(torch.from_numpy(b))
+    return model, theta0
+
+
+def _groups(model, lr, objective, rates):
+    """Parameter groups whose weight decay leaves alone what the objective penalises."""
+    groups = parameter_groups(model, lr, **rates)
+    for group in groups:
+        if objective.l2_head if group["stage"] == "head" else objective.l2_sp:
+            group["weight_decay"] = 0.0
+        group["initial_lr"] = group["lr"]
+    return groups
+
+
+def _check(backbone, data, split, recipe, epochs, lr, batch_size, accumulate, clip, augment):
+    if not isinstance(recipe, Recipe):
+        raise ValueError(f"recipe must be one of {', '.join(RECIPES)} or a Recipe, got {recipe!r}")
+    whole = {"epochs": epochs, "batch_size": batch_size, "accumulate": accumulate}
+    for name, value in whole.items():
+        if int(value) != value or value < 1:
+            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+    if not (0 < lr < math.inf and clip > 0):
+        raise ValueError(f"lr must be above 0 and clip above 0, got {lr!r} and {clip!r}")
+    if augment not in AUGMENTATIONS:
+        raise ValueError(f"augment must be one of {list(AUGMENTATIONS)}, got {augment!r}")
+    both = np.intersect1d(split.train, np.concatenate([split.val, split.test]))
+    if len(both):
+        raise ValueError(
+            f"example {both[0]} is in train and in val or test ({len(both)} such): no honest choice is left"
+        )
+    counts = np.bincount(data.labels[split.train], minlength=len(data.class_names))
+    if len(counts) < 2 or not counts.all():
+        absent = [name for name, count in zip(data.class_names, counts, strict=True) if not count]
+        raise ValueError(f"classes without a training example: {absent or 'a second one'}. Split so that each has some")

@@ -1,0 +1,91 @@
+"""Recipes: which stages of a network learn in which epoch, and how fast. The head always learns."""
+
+from dataclasses import dataclass
+
+from tlbook.parameters import stages_of
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What moves, how fast, and from where; see `parameter_groups` for the numbers.
+
+    ``freeze_batchnorm`` holds the statistics of all BatchNorm layers as they came, in the stages that learn, too.
+    """
+
+    head_multiplier: float = 10.0
+    layer_decay: float = 1.0
+    weight_decay: float = 0.01
+    freeze_batchnorm: bool = False
+    only: str | None = None
+
+    from_probe = False  # start the head at the exact linear probe
+
+    def plan(self, stages, epochs):
+        """Return the stages that learn in each epoch, out of ``stages`` (those with parameters, in order)."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Head(Recipe):
+    """Train the head alone, on frozen features: the linear probe by gradient descent."""
+
+    def plan(self, stages, epochs):
+        return [()] * epochs
+
+
+@dataclass(frozen=True)
+class Full(Recipe):
+    """Train everything, or what comes after the stage ``until``."""
+
+    until: str | None = None
+
+    def plan(self, stages, epochs):
+        first = 0 if self.until is None else list(stages).index(self.until) + 1
+        return [tuple(stages[first:])] * epochs
+
+
+@dataclass(frozen=True)
+class LPFT(Full):
+    """Full, started at the exact linear probe, so that a random head does not distort the features (Kumar et al.).
+
+    BatchNorm keeps its statistics: the probe was fitted to features normalised with them, not with a batch's own.
+    """
+
+    head_multiplier: float = 1.0
+    freeze_batchnorm: bool = True
+    from_probe = True
+
+
+@dataclass(frozen=True)
+class Gradual(Recipe):
+    """Train the head for an epoch, then with each epoch one stage more, the deepest first (Howard & Ruder)."""
+
+    def plan(self, stages, epochs):
+        return [tuple(stages[max(0, len(stages) - epoch) :]) for epoch in range(epochs)]
+
+
+@dataclass(frozen=True)
+class Surgical(Recipe):
+    """Train one stage and the head (Lee et al.); by default the stage after the stem, where inputs first differ."""
+
+    stage: str | None = None
+
+    def plan(self, stages, epochs):
+        return [(self.stage or stages[min(1, len(stages) - 1)],)] * epochs
+
+
+RECIPES = {"head": Head, "full": Full, "lp_ft": LPFT, "gradual": Gradual, "surgical": Surgical}
+
+
+def plan_of(model, recipe, epochs):
+    """The stages that learn in each epoch; a stage without parameters learns with the one before it."""
+    of, stages = stages_of(model), list(model.stages)
+    owners = [stage for stage in stages if any(of[name] == stage for name, _ in model.named_parameters())]
+    for stage in (getattr(recipe, "until", None), getattr(recipe, "stage", None)):
+        if stage is not None:
+            model._position(stage)
+            if stage not in owners:
+                raise ValueError(f"stage {stage!r} of {model.name} has no parameters; those that have are {owners}")
+    plan = recipe.plan(owners, epochs)
+    empty = {stage: stages[i - 1] for i, stage in enumerate(stages) if stage not in owners and i}
+    return [(*learning, *(stage for stage, before in empty.items() if before in learning)) for learning in plan]
