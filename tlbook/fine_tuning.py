@@ -126,9 +126,6 @@ class Objective:
         return (s / s[train].mean()).astype(np.float32)
 
 
-# Recipes: which stages learn in which epoch. The head always does.
-
-
 def schedule(step, steps):
     """The factor on every learning rate: a linear warm-up over the first tenth, then half a cosine down to 0."""
     warm = max(1, round(WARM_UP * steps))
