@@ -213,7 +213,7 @@ def _fill(X, batches, backbones, data, stages, views, dtypes):
         f"{', '.join(b.name for b in backbones)} on {backbones[0].device.type}, {str(dtypes[0]).removeprefix('torch.')}"
     )
     try:
-        with ThreadPoolExecutor(os.cpu_count()) as readers:
+        with device.memory_kept(backbones[0].device), ThreadPoolExecutor(os.cpu_count()) as readers:
             with tqdm(total=sum(map(len, batches)), desc=words, unit=" images", leave=False) as progress:
                 ahead = []
                 for rows, following in zip(batches, [*batches[1:], ()], strict=True):
