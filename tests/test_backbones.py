@@ -84,7 +84,7 @@ def test_a_stage_is_the_mean_over_positions_of_the_prefix(cut):
 
 def test_nothing_deeper_than_the_stage_asked_for_runs(cut):
     backbone, x = cut
-    parts, ran = backbone._parts, []
+    parts, ran = backbone.parts, []
     hooks = []
     for stage, names in parts.items():
         for module in (attrgetter(name)(backbone.model) for name in names):
