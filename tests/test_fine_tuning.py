@@ -20,7 +20,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from torch import nn
 
 import tlbook as tl
-from tlbook import batches, engine, fine_tuning
+from tlbook import batches, engine, fine_tuning, training
 from tlbook.backbones import Backbone
 from tlbook.data import Dataset, Split
 from tlbook.parameters import freeze_stages, stages_of
@@ -157,7 +157,7 @@ def test_l2_sp_holds_the_network_at_its_start_and_weight_decay_does_not_fight_it
 
     assert 0 < moved(held) < moved(free) / 2
     for objective in (tl.Objective(l2_sp=1), tl.Objective(l2_head=1)):
-        for group in fine_tuning._groups(tiny(), 1e-3, objective, {"weight_decay": 0.5}):
+        for group in training._groups(tiny(), 1e-3, objective, {"weight_decay": 0.5}):
             penalised = objective.l2_head if group["stage"] == "head" else objective.l2_sp
             decays = not penalised and group["params"][0].ndim > 1
             assert group["weight_decay"] == (0.5 if decays else 0)

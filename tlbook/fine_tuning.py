@@ -24,19 +24,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate.utils import gather_object
 from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
 from tlbook import checkpoints, engine
-from tlbook.batches import AUGMENTATIONS, Batches, jobs_of, mine_of, parts_of, share_of, worth_storing
-from tlbook.data import Dataset, Split
+from tlbook.batches import Batches, jobs_of
+from tlbook.data import Dataset
+from tlbook.device import memory_kept
 from tlbook.evaluation import evaluate
-from tlbook.parameters import _BatchNorm, audit, freeze, freeze_stages, is_frozen, parameter_groups, unfreeze
-from tlbook.probes import balanced, linear_probe
-from tlbook.recipes import RECIPES, Recipe, plan_of
+from tlbook.parameters import audit, freeze, parameter_groups, unfreeze
+from tlbook.probes import balanced
+from tlbook.recipes import RECIPES
 from tlbook.table import Table
+from tlbook.training import Run
 
 __all__ = ["Objective", "audit", "finetune", "freeze", "load_finetuned", "parameter_groups", "unfreeze"]
 
@@ -263,146 +264,72 @@ def finetune(
     """
     objective = objective or Objective()
     recipe = RECIPES[recipe]() if isinstance(recipe, str) and recipe in RECIPES else recipe
-    _check(backbone, data, split, recipe, epochs, lr, batch_size, accumulate, clip, augment)
-    device, train = backbone.device, np.asarray(split.train)
-    dtype = engine.training_dtype(device, precision)
-    accelerator = engine.accelerator_for(device, dtype)
-    rank, world = accelerator.process_index, accelerator.num_processes
-    s = torch.from_numpy(objective.weights(data, train)).to(device)
-    y = torch.from_numpy(data.labels).to(device)
-
+    device = backbone.device
     with torch.random.fork_rng([device] if device.type == "cuda" else []), engine.one_ctrl_c() as interrupts:
-        model, theta0 = _start(backbone, data, train, recipe, objective, seed)
-        start = engine.snapshot(model)
-        wanted = {name for name, p in model.named_parameters() if p.requires_grad}
-        plan = plan_of(model, recipe, epochs)
-        batches_an_epoch = math.ceil(len(train) / batch_size)
-        steps = epochs * batches_an_epoch
-        if len(train) // batches_an_epoch < world * accumulate:
-            raise ValueError(
-                f"{len(train)} training examples in {batches_an_epoch} batches are too few for {world} processes with "
-                f"{accumulate} parts each: take a larger batch_size"
-            )
-        shares = [share_of(train, seed, epoch, batches_an_epoch, augment, rank, world) for epoch in range(epochs)]
-        run = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "accumulate": accumulate, "clip": clip}
-        run |= {"augment": augment, "dtype": dtype, "store_prefix": store_prefix, "seed": seed, "processes": world}
-        key = engine.key_of(backbone, data, split, recipe, objective, run) if checkpoint else None
-        now, best, saved = engine.resume_from(checkpoint, resume, key, model)
-        if best is None:
-            now = {"step": 0, "history": [], "epoch": 0, "lowest": math.inf, "loss": 0.0, "smooth": None}
+        run = Run(
+            backbone, data, split, recipe, objective, epochs=epochs, lr=lr, batch_size=batch_size,
+            accumulate=accumulate, clip=clip, augment=augment, precision=precision, store_prefix=store_prefix,
+            seed=seed, checkpoint=checkpoint, resume=resume,
+        )  # fmt: skip
+        with memory_kept(device):
+            _descend(run, interrupts)
+    history, epoch, finished = Table(run.now["history"]), run.now["epoch"], run.now["step"] == run.steps
+    if not finished:
+        print(f"stopped at step {run.now['step']} of {run.steps}; the weights are those of epoch {epoch}")
+    return FineTuned(run.best_model(), history, epoch, tuple(data.class_names), run.start, finished)
 
-        def prepare(epoch):
-            """Freeze what does not learn in this epoch, and make the optimizer and the batches for what does."""
-            unfreeze(model)
-            for name, p in model.named_parameters():
-                p.requires_grad_(name in wanted)
-            freeze_stages(model, set(model.stages) - set(plan[epoch]), recipe.freeze_batchnorm)
-            rates = {k: getattr(recipe, k) for k in ("layer_decay", "head_multiplier", "weight_decay", "only")}
-            optimizer = torch.optim.AdamW(_groups(model, lr, objective, rates))
-            problems = audit(model, optimizer).problems
-            moving = [m for m in model.modules() if isinstance(m, _BatchNorm) and not is_frozen(m)]
-            if problems:
-                raise ValueError(f"what should learn and what would do not agree; see tl.audit:\n{problems}")
-            if world > 1 and moving:
-                raise ValueError(
-                    f"{len(moving)} BatchNorm layers would see only their own process's share of a batch: use a "
-                    "recipe with freeze_batchnorm=True"
-                )
-            until = engine.frozen_until(model, plan[epoch])
-            network, batches = engine.Trained(model, until), Batches(model, data, engine.prefix_of(model, until), dtype)
-            if until is not None and store_prefix:
-                phase = [e for e in range(epochs) if plan[e] == plan[epoch]]
-                batches.store(worth_storing([shares[e] for e in phase], mine_of(split.val, rank, world)))
-            return network, *accelerator.prepare(network, optimizer), batches
 
-        def descend(rows, views, size):
-            """Take a step down the gradient of L on a batch; return (2,) its loss and the gradient's norm."""
-            optimizer.zero_grad()
-            total, parts = torch.zeros((), device=device), parts_of((rows, views, size), accumulate)
-            for i, (part, _) in enumerate(parts):
-                last = i == len(parts) - 1
-                with nullcontext() if last else accelerator.no_sync(wrapped):
-                    logits = wrapped(next(turns))
-                    loss = objective.data_term(logits, y[part], s[part]) * (world * len(part) / size)
-                    total += loss.detach()
-                    accelerator.backward(loss + objective.penalty(model, theta0) if last else loss)
-            norm = accelerator.clip_grad_norm_(wrapped.parameters(), clip)
-            optimizer.step()
-            return torch.stack([total, norm])
+def _descend(run, interrupts):
+    """Go down the gradient until the last epoch, or until Ctrl-C."""
+    bar = tqdm(
+        total=run.steps,
+        initial=run.now["step"],
+        desc="fine-tuning",
+        leave=False,
+        **{"disable": True} if run.rank else {},
+    )
+    last_save = time.monotonic()
+    for epoch in range(run.now["step"] // run.batches_an_epoch, run.epochs):
+        clock, pending = time.monotonic(), []
+        run.begin(epoch)
+        for share, parts in run.batches_of(epoch):
+            factor = schedule(run.now["step"], run.steps)
+            for group in run.optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * factor
+            torch.manual_seed(engine.number_of(run.seed, run.now["step"], run.rank))
+            pending.append((_step(run, share, parts), share[2]))
+            run.now["step"] += 1
+            bar.update()
+            over = run.now["step"] % run.batches_an_epoch == 0
+            if run.device.type == "cpu" or len(pending) == 16 or over:  # to look at a number waits for the GPU
+                stop = run.look(pending, interrupts, run.lr * factor)
+                pending = []
+                if over:
+                    run.validate(epoch + 1, run.lr * factor, clock)
+                if over or stop or time.monotonic() - last_save >= CHECKPOINT_SECONDS:
+                    run.save()
+                    last_save = time.monotonic()
+                if stop:
+                    bar.close()
+                    return
+    bar.close()
 
-        def validate(epoch, train_loss, seconds):
-            """Add a row to the history, and keep the weights if they are the best so far."""
-            nonlocal best
-            p = engine.softmax(network, batches, jobs_of(mine_of(split.val, rank, world), 64), len(data.class_names))
-            p = np.concatenate(gather_object([p])) if world > 1 else p
-            if not np.isfinite(p).all():
-                raise engine.trouble("the output for a validation example is not finite", now["step"], lr, dtype)
-            row = {"epoch": epoch, "stages": len(plan[max(0, epoch - 1)]), "lr": lr * schedule(now["step"] - 1, steps)}
-            row |= {"train loss": train_loss, "val loss": math.nan, "val AUC": math.nan, "seconds": seconds}
-            if len(split.val):
-                weight, labels = s[split.val].cpu().double().numpy(), data.labels[split.val]
-                losses = -np.log(p[np.arange(len(labels)), labels].clip(1e-12))
-                row["val loss"] = float(np.average(losses, weights=weight if weight.any() else None))
-                row["val AUC"] = evaluate(p, labels, resamples=1).auc
-            now["history"].append(row)
-            if best is None or not row["val loss"] >= now["lowest"]:
-                now["lowest"], now["epoch"], best = row["val loss"], epoch, engine.snapshot(model)
 
-        def save():
-            if checkpoint is not None and accelerator.is_main_process:
-                state = checkpoints.optimizer_state(optimizer.optimizer)
-                parts = checkpoints.pack(model=model.state_dict(), best=best, optimizer=state)
-                checkpoints.write(engine.file_of(checkpoint), parts, now | {"key": key})
-
-        learning, stop, clock, last_save = None, False, time.monotonic(), time.monotonic()
-        bar = tqdm(
-            total=steps, initial=now["step"], desc="fine-tuning", leave=False, **{"disable": True} if rank else {}
-        )
-        for epoch in range(now["step"] // batches_an_epoch, epochs):
-            if plan[epoch] != learning:
-                learning = plan[epoch]
-                network, wrapped, optimizer, batches = prepare(epoch)
-                if saved is not None and plan[(now["step"] - 1) // batches_an_epoch] == learning:
-                    checkpoints.load_optimizer_state(optimizer.optimizer, saved)
-                saved = None
-            if not now["history"]:
-                validate(0, math.nan, 0.0)
-            first, pending = now["step"] % batches_an_epoch, []
-            jobs = [part for share in shares[epoch][first:] for part in parts_of(share, accumulate)]
-            turns = batches(jobs)
-            model.train()
-            for rows, views, size in shares[epoch][first:]:
-                factor = schedule(now["step"], steps)
-                for group in optimizer.param_groups:
-                    group["lr"] = group["initial_lr"] * factor
-                torch.manual_seed(engine.number_of(seed, now["step"], rank))
-                pending.append((descend(rows, views, size), size))
-                now["step"] += 1
-                bar.update()
-                over = now["step"] % batches_an_epoch == 0
-                if device.type == "cpu" or len(pending) == 16 or over:  # to look at a number waits for the GPU
-                    stop = engine.look(pending, now, accelerator, interrupts, lr * factor, dtype, len(data.class_names))
-                    pending = []
-                    if not over and (stop or time.monotonic() - last_save >= CHECKPOINT_SECONDS):
-                        save()
-                        last_save = time.monotonic()
-                    if stop:
-                        break
-            turns.close()
-            if over:
-                validate(epoch + 1, now["loss"] / len(train), time.monotonic() - clock)
-                now["loss"], clock = 0.0, time.monotonic()
-                save()
-            if stop:
-                break
-        bar.close()
-    if stop:
-        print(f"stopped at step {now['step']} of {steps}; the weights are those of epoch {now['epoch']}")
-    model.load_state_dict(best)
-    unfreeze(model)
-    accelerator.free_memory()
-    history = Table(now["history"])
-    return FineTuned(model.eval(), history, now["epoch"], tuple(data.class_names), start, now["step"] == steps)
+def _step(run, share, parts):
+    """Take a step down the gradient of L on a batch; return (2,) its loss and the gradient's norm."""
+    rows, _, size = share
+    objective, total = run.objective, torch.zeros((), device=run.device)
+    run.optimizer.zero_grad()
+    for i, part in enumerate(np.array_split(rows, run.accumulate)):
+        last = i == run.accumulate - 1
+        with nullcontext() if last else run.accelerator.no_sync(run.network):
+            logits = run.network(next(parts))
+            loss = objective.data_term(logits, run.y[part], run.s[part]) * (run.world * len(part) / size)
+            total += loss.detach()
+            run.accelerator.backward(loss + objective.penalty(run.model, run.theta0) if last else loss)
+    norm = run.accelerator.clip_grad_norm_(run.network.parameters(), run.clip)
+    run.optimizer.step()
+    return torch.stack([total, norm])
 
 
 def loss_along_line(found, data, index, alphas=tuple(i / 8 for i in range(-2, 11))):
@@ -425,68 +352,3 @@ def loss_along_line(found, data, index, alphas=tuple(i / 8 for i in range(-2, 11
         e = evaluate(p, part.labels, resamples=1)
         rows.append({"alpha": float(alpha), "loss": e.log_loss, "AUC": e.auc})
     return rows
-
-
-# What the loop rests on
-
-
-def _start(backbone, data, train, recipe, objective, seed):
-    """A copy of the backbone with a new head, and θ⁰ = {name: tensor} of what was transferred."""
-    model = copy.deepcopy(backbone)
-    torch.manual_seed(engine.number_of(seed, 0, 0))
-    given = {name: p.requires_grad for name, p in model.named_parameters()}
-    model.model.reset_classifier(len(data.class_names))
-    model.to(backbone.device)
-    head = {id(p) for p in model.head.parameters()}
-    theta0 = {name: p.detach().clone() for name, p in model.named_parameters() if id(p) not in head}
-    unfreeze(model)
-    for name, p in model.named_parameters():
-        p.requires_grad_(id(p) in head or given[name])
-    if recipe.from_probe:
-        from tlbook.feature_extraction import extract
-
-        if not isinstance(model.head, nn.Linear):
-            raise ValueError(f"the head of {model.name} is a {type(model.head).__name__}: a probe needs a Linear one")
-        features = extract(backbone, data.subset(train), precision="float32")
-        everything = np.arange(len(train))
-        split = Split(everything, everything[:0], everything[:0])
-        probe = linear_probe(features, split, sample_weight=objective.weights(data, train)[train], seed=seed)
-        W, b = probe.coef, probe.intercept
-        if len(W) == 1:  # of the second class against the first
-            W, b = np.concatenate([-W, W]) / 2, np.concatenate([-b, b]) / 2
-        with torch.no_grad():
-            model.head.weight.copy_(torch.from_numpy(W))
-            model.head.bias.copy_(torch.from_numpy(b))
-    return model, theta0
-
-
-def _groups(model, lr, objective, rates):
-    """Parameter groups whose weight decay leaves alone what the objective penalises."""
-    groups = parameter_groups(model, lr, **rates)
-    for group in groups:
-        if objective.l2_head if group["stage"] == "head" else objective.l2_sp:
-            group["weight_decay"] = 0.0
-        group["initial_lr"] = group["lr"]
-    return groups
-
-
-def _check(backbone, data, split, recipe, epochs, lr, batch_size, accumulate, clip, augment):
-    if not isinstance(recipe, Recipe):
-        raise ValueError(f"recipe must be one of {', '.join(RECIPES)} or a Recipe, got {recipe!r}")
-    whole = {"epochs": epochs, "batch_size": batch_size, "accumulate": accumulate}
-    for name, value in whole.items():
-        if int(value) != value or value < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-    if not (0 < lr < math.inf and clip > 0):
-        raise ValueError(f"lr must be above 0 and clip above 0, got {lr!r} and {clip!r}")
-    if augment not in AUGMENTATIONS:
-        raise ValueError(f"augment must be one of {list(AUGMENTATIONS)}, got {augment!r}")
-    both = np.intersect1d(split.train, np.concatenate([split.val, split.test]))
-    if len(both):
-        raise ValueError(
-            f"example {both[0]} is in train and in val or test ({len(both)} such): no honest choice is left"
-        )
-    counts = np.bincount(data.labels[split.train], minlength=len(data.class_names))
-    if len(counts) < 2 or not counts.all():
-        absent = [name for name, count in zip(data.class_names, counts, strict=True) if not count]
-        raise ValueError(f"classes without a training example: {absent or 'a second one'}. Split so that each has some")
