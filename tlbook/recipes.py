@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from tlbook.parameters import stages_of
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """What moves, how fast, and from where; see `parameter_groups` for the numbers.
 
@@ -25,7 +25,7 @@ class Recipe:
         raise NotImplementedError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Head(Recipe):
     """Train the head alone, on frozen features: the linear probe by gradient descent."""
 
@@ -33,7 +33,7 @@ class Head(Recipe):
         return [()] * epochs
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Full(Recipe):
     """Train everything, or what comes after the stage ``until``."""
 
@@ -44,7 +44,7 @@ class Full(Recipe):
         return [tuple(stages[first:])] * epochs
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LPFT(Full):
     """Full, started at the exact linear probe, so that a random head does not distort the features (Kumar et al.).
 
@@ -56,7 +56,7 @@ class LPFT(Full):
     from_probe = True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Gradual(Recipe):
     """Train the head for an epoch, then with each epoch one stage more, the deepest first (Howard & Ruder)."""
 
@@ -64,7 +64,7 @@ class Gradual(Recipe):
         return [tuple(stages[max(0, len(stages) - epoch) :]) for epoch in range(epochs)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Surgical(Recipe):
     """Train one stage and the head (Lee et al.); by default the stage after the stem, where inputs first differ."""
 
