@@ -83,7 +83,7 @@ def _both(answer):
 EXERCISES = {
     "05.1": Exercise(
         _rename,
-        "Two pairs: one for the prefix, one for the classifier. In regular expressions ^ is the beginning and \\. a dot.",
+        "Two pairs, one for the prefix and one for the classifier. In these, ^ is the start and \\. a dot.",
         'answer = [(r"^module\\.", ""), (r"^fc\\.", "head.")]',
     ),
     "05.2": Exercise(
