@@ -315,24 +315,26 @@ class TaskVector:
         return warn_of_negative_variances(theta0 | {k: (v.to(delta[k]) + delta[k]).to(v) for k, v in base.items()})
 
 
-def recalibrate_batchnorm(model, data, index, *, batch_size=64):
+def recalibrate_batchnorm(model, data, index, *, only=None, batch_size=64):
     """Estimate BatchNorm's running statistics anew, on training examples: mixed weights invalidate them.
 
     μ = (1/B) Σ_b μ_b and σ² = (1/B) Σ_b σ_b² over B batches of nearly equal size, layers below normalised by
     batch.
 
     Args:
-        model: nn.Module; only its BatchNorm statistics change, frozen layers included. Meanwhile all else
+        model: nn.Module; only its BatchNorm statistics change, frozen layers included (but see ``only``). Meanwhile all else
             (dropout) is in eval mode; modes and momentum are then restored. Without BatchNorm, nothing
             happens. If it has a method ``prepare``, its batches come from ``model.prepare([input, …])``,
             otherwise inputs are stacked.
         data: data[i] -> (input, label); labels are not used.
         index: positions in ``data``, integers.
+        only: a regular expression; BatchNorm layers whose whole name does not match it keep their statistics.
+            Leave out what training held frozen: the layers above were trained on what it makes with the old ones.
         batch_size: the largest number of examples in a batch.
 
     Raises:
-        TypeError: ``index`` is not integers. ValueError: the new statistics are not finite. After any error,
-            the statistics are as they were.
+        TypeError: ``index`` is not integers. ValueError: ``only`` matches no BatchNorm layer, or the new
+            statistics are not finite. After any error, the statistics are as they were.
 
     >>> model = nn.BatchNorm1d(1)
     >>> recalibrate_batchnorm(model, [(torch.tensor([x]), 0) for x in (1.0, 3.0)], [0, 1])
@@ -344,7 +346,14 @@ def recalibrate_batchnorm(model, data, index, *, batch_size=64):
     index = np.asarray(index)
     if index.dtype.kind not in "iu" or index.ndim != 1 or not len(index):
         raise TypeError(f"index must hold integer positions, at least one; got {index.dtype} {index.shape}")
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    norms = {
+        name: m
+        for name, m in model.named_modules()
+        if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats
+    }
+    if only is not None and not any(re.fullmatch(only, name) for name in norms):
+        raise ValueError(f"only: {only!r} matches the whole name of no BatchNorm layer; there are {', '.join(norms)}")
+    norms = [m for name, m in norms.items() if only is None or re.fullmatch(only, name)]
     before = [(m, m.momentum, [b.clone() for b in m.buffers()]) for m in norms]
     modes = [(m, m.training) for m in model.modules()]
     prepare = getattr(model, "prepare", lambda inputs: torch.stack([torch.as_tensor(x) for x in inputs]))
