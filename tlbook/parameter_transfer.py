@@ -322,10 +322,10 @@ def recalibrate_batchnorm(model, data, index, *, only=None, batch_size=64):
     batch.
 
     Args:
-        model: nn.Module; only its BatchNorm statistics change, frozen layers included (but see ``only``). Meanwhile all else
-            (dropout) is in eval mode; modes and momentum are then restored. Without BatchNorm, nothing
-            happens. If it has a method ``prepare``, its batches come from ``model.prepare([input, …])``,
-            otherwise inputs are stacked.
+        model: nn.Module; only its BatchNorm statistics change, frozen layers included unless ``only`` leaves
+            them out. Meanwhile all else (dropout) is in eval mode; modes and momentum are then restored. Without
+            BatchNorm, nothing happens. If it has a method ``prepare``, its batches come from
+            ``model.prepare([input, …])``, otherwise inputs are stacked.
         data: data[i] -> (input, label); labels are not used.
         index: positions in ``data``, integers.
         only: a regular expression; BatchNorm layers whose whole name does not match it keep their statistics.
