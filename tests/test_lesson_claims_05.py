@@ -13,7 +13,7 @@ from tlbook.recipes import Full
 
 @pytest.fixture(scope="module")
 def data():
-    return tl.data.solar_cells(48)
+    return tl.data.solar_cells(64)
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def expert(data):
     def expert(backbone, labels=data.labels):
         relabelled = replace(data, labels=labels)
         recipe = Full(until="blocks.3", freeze_batchnorm=True)
-        found = tl.finetune(backbone, relabelled, part, recipe=recipe, epochs=2, lr=1e-3, augment=None)
+        found = tl.finetune(backbone, relabelled, part, recipe=recipe, epochs=3, lr=1e-3, augment=None)
         return found.evaluate(relabelled, part.test)
 
     return expert
