@@ -149,6 +149,8 @@ def peft_twin(layer, rank, alpha):
     return adapted, ours
 
 
+# With groups, PEFT's A sees all channels: its update is no grouped convolution, and it cannot merge it. So there is
+# no twin with the same weights to compare with; the formula above is the truth for them.
 SUPPORTED = ("plain", "stride", "padding", "same", "asymmetric", "pointwise")  # by PEFT, forward and merge
 
 

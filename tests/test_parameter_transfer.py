@@ -763,6 +763,20 @@ def test_batchnorm_that_refuses_train_mode_is_recalibrated_too():
     assert not torch.equal(model[1].running_mean, before) and not model[1].training
 
 
+def test_layers_that_only_does_not_name_keep_their_statistics_and_normalise_with_them():
+    model, data = small_network(), images()
+    before = raw(model)
+    recalibrate_batchnorm(model, data, range(24), only="4")
+    after = raw(model)
+    assert {name for name in after if after[name] != before[name]} == {
+        f"4.{what}" for what in ("running_mean", "running_var", "num_batches_tracked")
+    }
+    z = model.eval()[:4](torch.stack([x for x, _ in data])).transpose(0, 1).flatten(1)  # layer 1 as it was
+    torch.testing.assert_close(model[4].running_mean, z.mean(1).detach())
+    with pytest.raises(ValueError, match="'bn' matches the whole name of no BatchNorm layer; there are 1, 4"):
+        recalibrate_batchnorm(model, data, range(24), only="bn")
+
+
 class Interrupted(list):
     def __getitem__(self, i):
         if i == 20:

@@ -3,6 +3,7 @@ import pytest
 
 import tlbook as tl
 from tlbook import plots, widgets
+from tlbook.feature_extraction import Features
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +40,55 @@ def test_the_slider_tells_scores_and_the_paired_difference_at_its_size(curves):
     assert f"{best.auc:.3f}" in text.value and f"{difference:+.3f}" in text.value
 
 
+@pytest.fixture(scope="module")
+def line():
+    """Two splits and two treatments along α; scores grow with α."""
+    rng = np.random.default_rng(0)
+    groups, labels = np.repeat(np.arange(10), 12), rng.integers(0, 2, 120)
+
+    def scored(signal):
+        p = 1 / (1 + np.exp(-(signal * (labels - 0.5) + rng.normal(size=120))))
+        return tl.evaluate(np.stack([1 - p, p], 1), labels, groups=groups, resamples=200)
+
+    treatments = ("mixed", "recalibrated")
+    return {
+        split: {how: {a: scored(2 * a + k) for a in (0, 0.5, 1)} for how in treatments}
+        for k, split in enumerate(("unseen panels", "random split"))
+    }
+
+
+@pytest.mark.parametrize("metric, name", [("auc", "AUC"), ("log_loss", "log loss")])
+def test_the_figure_of_the_interpolation_says_every_score_of_both_splits_and_marks_alpha(line, metric, name):
+    figure, alt = plots.interpolation_figure(line, metric, at=0.5)
+    assert alt.startswith(f"{name} along the line") and "Marked: α = 0.5" in alt
+    assert len(figure.axes[0].get_legend().get_texts()) == 4
+    for split, treatments in line.items():
+        for how, found in treatments.items():
+            values = ", ".join(f"{getattr(e, metric):.3f} at α = {a:g}" for a, e in found.items())
+            assert f"{split}, {how}: {values}" in alt
+    plots.plt.close(figure)
+
+
+def test_the_interpolation_slider_tells_scores_and_the_paired_differences_to_both_ends(line):
+    alpha, picture, text = widgets.interpolation_slider(line).children
+    before = picture.value, text.value
+    alpha.value = 0.5
+    assert picture.value != before[0] and "Marked: α = 0.5" in picture.value
+    for split, treatments in line.items():
+        for how, found in treatments.items():
+            c0, c1 = (tl.compare(found[0.5], found[end]).difference for end in (0, 1))
+            (row,) = (row for row in text.value.splitlines() if f"{split}, {how}" in row)
+            assert all(words in row for words in (f"{found[0.5].auc:.3f}", f"θ⁰: {c0:+.3f}", f"θ*: {c1:+.3f}"))
+    alpha.value = 0
+    assert text.value.count("θ⁰: +0.000 [+0.000, +0.000]") == 4
+
+
+def test_the_interpolation_slider_refuses_a_curve_without_an_end(line):
+    short = {"unseen panels": {"mixed": {a: e for a, e in line["unseen panels"]["mixed"].items() if a}}}
+    with pytest.raises(ValueError, match="'unseen panels, mixed' has no value at α = 0"):
+        widgets.interpolation_slider(short)
+
+
 @pytest.fixture
 def shown(monkeypatch):
     """The alternative texts of the figures that were shown."""
@@ -47,12 +97,19 @@ def shown(monkeypatch):
     return texts
 
 
+def test_the_sliders_static_twin_shows_its_whole_figure(line, shown, monkeypatch):
+    widgets.interpolation_slider_static(line, "log_loss")
+    figure, alt = plots.interpolation_figure(line, "log_loss")
+    plots.plt.close(figure)
+    assert shown == [alt]
+
+
 @pytest.mark.parametrize("method", ["pca", "tsne"])
 def test_an_embedding_tells_what_it_kept(method, shown):
     rng = np.random.default_rng(0)
     y, groups = np.repeat([0, 1], 60), np.tile(np.arange(6), 20)
     X = (rng.normal(size=(120, 8)) + 20 * y[:, None]).astype(np.float32)  # classes far apart, groups nowhere
-    tl.plots.embedding(tl.feature_extraction.Features(X, y, groups, {"f": slice(0, 8)}), method)
+    tl.plots.embedding(Features(X, y, groups, {"f": slice(0, 8)}), method)
     (alt,) = shown
     assert "100% share its class (in feature space 100%)" in alt
     assert int(alt.split("% share its group")[0].split()[-1]) < 40
@@ -60,7 +117,7 @@ def test_an_embedding_tells_what_it_kept(method, shown):
 
 def test_an_embedding_refuses_what_cannot_be_seen():
     X = np.zeros((3001, 2), dtype=np.float32)
-    features = tl.feature_extraction.Features(X, np.zeros(3001, dtype=int), None, {"f": slice(0, 2)})
+    features = Features(X, np.zeros(3001, dtype=int), None, {"f": slice(0, 2)})
     with pytest.raises(ValueError, match="3,001 points are too many"):
         tl.plots.embedding(features)
     with pytest.raises(ValueError, match="method must be"):

@@ -15,75 +15,37 @@ Lesson 05. Works cited below:
   Ilharco et al. (2023), Editing Models with Task Arithmetic, arXiv:2212.04089
 """
 
-import difflib
 import math
-import os
 import re
-import warnings
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from numbers import Real
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
-from tlbook.table import Table
+from tlbook.named_tensors import (
+    Move,
+    TransferError,
+    TransferReport,
+    adapters_of,
+    aligned,
+    called,
+    exactness,
+    explain,
+    fit,
+    is_real,
+    matches,
+    mix,
+    remedy,
+    renamed,
+    size,
+    step,
+    tensors_of,
+    twins_of,
+    warn_of_negative_variances,
+)
 
-
-class TransferError(ValueError):
-    """A tensor is unexplained, does not fit or is damaged; nothing was loaded."""
-
-
-class Move(NamedTuple):
-    """Where one tensor came from, its shape there and in the target, and which adapter made it fit."""
-
-    source: str | None
-    source_shape: tuple | None
-    target_shape: tuple | None
-    how: str = ""
-
-
-@dataclass(repr=False)
-class TransferReport:
-    """Account for every tensor of a transfer; it prints as a table, and folds one out in a notebook.
-
-    ``copied``, ``reshaped`` and ``initialised`` divide the target's names between them; ``unused`` has the
-    source's names that went nowhere. Each is a dict {name: Move(source, source_shape, target_shape, how)}.
-    """
-
-    copied: dict = field(default_factory=dict)
-    reshaped: dict = field(default_factory=dict)
-    initialised: dict = field(default_factory=dict)
-    unused: dict = field(default_factory=dict)
-
-    def _rows(self, *kinds):
-        moves = [(kind, name, move) for kind in kinds for name, move in getattr(self, kind).items()]
-        return Table(
-            {"": kind, "target": "" if kind == "unused" else name, "← source": move.source or ""}
-            | {"shape": " → ".join(dict.fromkeys(_size(s) for s in move[1:3] if s is not None)), "how": move.how}
-            for kind, name, move in moves
-        )
-
-    def __str__(self):
-        return (
-            f"{len(self.copied)} tensors copied, {len(self.reshaped)} reshaped, "
-            f"{len(self.initialised)} initialised; {len(self.unused)} of the source unused"
-        )
-
-    def __repr__(self):
-        copied, rest = self._rows("copied"), self._rows("reshaped", "initialised", "unused")
-        if len(copied) > 6:
-            copied[3:-2] = [dict.fromkeys(copied[0], "…") | {"": f"{len(copied) - 5} more"}]
-        return f"{self}\n{Table(copied + rest)}"
-
-    def _repr_html_(self):
-        rest = self._rows("reshaped", "initialised", "unused")
-        fold = f"<details><summary>copied</summary>{self._rows('copied')._repr_html_()}</details>"
-        return f"<p>{self}</p>{rest._repr_html_() if rest else ''}{fold}"
+__all__ = ["TaskVector", "TransferError", "TransferReport", "interpolate", "recalibrate_batchnorm", "soup", "transfer"]
 
 
 def transfer(source, target, *, rename=(), adapt=(), allow_missing=(), allow_unused=()):
@@ -128,12 +90,12 @@ def transfer(source, target, *, rename=(), adapt=(), allow_missing=(), allow_unu
     Lesson 05. Copied first layers under a new end are the experiment of Yosinski et al. (2014).
     """
     state = target.state_dict()
-    theta, own = _tensors(source), _tensors(state)
+    theta, own = tensors_of(source), tensors_of(state)
     memory = {v.untyped_storage().data_ptr() for v in own.values()}  # of the target; what shares it, loading overwrites
     theta = {k: v.clone() if v.untyped_storage().data_ptr() in memory else v for k, v in theta.items()}
-    names = _renamed(theta, rename)  # r⁻¹: {target name: source name}
-    adapters = _adapters(adapt, own)
-    twins = _twins(own)  # {target name: names of the tensors tied to it}
+    names = renamed(theta, rename)  # r⁻¹: {target name: source name}
+    adapters = adapters_of(adapt, own, _NAMED)
+    twins = twins_of(own)  # {target name: names of the tensors tied to it}
     parameters = dict(target.named_parameters(remove_duplicate=False))
     new, used, absent, misfits, report = {}, set(), [], [], TransferReport()
 
@@ -143,19 +105,19 @@ def transfer(source, target, *, rename=(), adapt=(), allow_missing=(), allow_unu
         shape, was = tuple(value.shape), tuple(theta[name].shape) if name else None
         used.add(name)
         if name is None or adapter is new_head:  # T is undefined at key
-            new[key], report.initialised[key] = value, Move(None, None, shape, _called(adapter))
+            new[key], report.initialised[key] = value, Move(None, None, shape, called(adapter))
             if name:
-                report.unused[name] = Move(name, was, None, _called(adapter))
+                report.unused[name] = Move(name, was, None, called(adapter))
             elif adapter is not new_head:
                 absent.append(key)
             continue
         try:
             tensor = adapter(theta[name], value.clone()) if adapter else theta[name]
-            new[key] = _fit(tensor, value, infinite=key not in parameters)
+            new[key] = fit(tensor, value, infinite=key not in parameters)
         except TransferError as error:
-            misfits.append(f"{key} ← {name}: {error}" + ("" if adapter else _remedy(key, was, shape)))
+            misfits.append(f"{key} ← {name}: {error}" + ("" if adapter else remedy(key, was, shape)))
             continue
-        how = _exactness(source, target) if adapter is input_channels else _called(adapter)
+        how = exactness(source, target) if adapter is input_channels else called(adapter)
         (report.reshaped if adapter else report.copied)[key] = Move(name, was, shape, how)
 
     for key in new:
@@ -164,10 +126,10 @@ def transfer(source, target, *, rename=(), adapt=(), allow_missing=(), allow_unu
                 misfits.append(f"{key} is tied to {twin} in the target, but the source has two values for them")
     left = {name: key for key, name in names.items() if name not in used}
     report.unused |= {name: Move(name, tuple(theta[name].shape), None) for name in left}
-    missing = [key for key in absent if not _matches(key, allow_missing)]
-    idle = [name for name in left if not _matches(name, allow_unused)]
+    missing = [key for key in absent if not matches(key, allow_missing)]
+    idle = [name for name in left if not matches(name, allow_unused)]
     if missing or misfits or idle or own and not (report.copied or report.reshaped):
-        raise TransferError(_explain(missing, misfits, idle, absent, left, own, theta))
+        raise TransferError(explain(missing, misfits, idle, absent, left, own, theta))
     state.update(new)
     target.load_state_dict(state)
     return report
@@ -196,7 +158,7 @@ def keep_classes(source, target, source_classes, target_classes):
     there, here = list(source_classes), list(target_classes)
     shared = [name for name in here if name in set(there)]
     if source.shape[1:] != target.shape[1:] or not shared:
-        raise TransferError(f"{len(shared)} classes shared, {_size(source.shape)} and {_size(target.shape)}")
+        raise TransferError(f"{len(shared)} classes shared, {size(source.shape)} and {size(target.shape)}")
     new = target.clone()
     new[[here.index(name) for name in shared]] = source[[there.index(name) for name in shared]].to(new)
     return new
@@ -214,7 +176,7 @@ def input_channels(source, target):
     6.0
     """
     if source.ndim != 4 or target.ndim != 4:
-        raise TransferError(f"input_channels wants the weight of a Conv2d, got {_size(source.shape)}")
+        raise TransferError(f"input_channels wants the weight of a Conv2d, got {size(source.shape)}")
     c, j = torch.arange(source.shape[1]), torch.arange(target.shape[1])
     period = min(len(c), len(j))
     mix = (j[:, None] % period == c % period).to(source)  # (C′, C)
@@ -273,9 +235,10 @@ def interpolate(theta0, theta1, alpha):
     """
     if not math.isfinite(alpha):
         raise ValueError(f"alpha must be a finite number, got {alpha}")
-    theta0, theta1 = _aligned(theta0, theta1)
+    theta0, theta1 = aligned(theta0, theta1)
     nearer = theta0 if alpha < 0.5 else theta1
-    return _valid({k: (_mix(a, theta1[k], alpha) if _real(a) else nearer[k].clone()).to(a) for k, a in theta0.items()})
+    new = {k: mix(a, theta1[k], alpha) if is_real(a) else nearer[k].clone() for k, a in theta0.items()}
+    return warn_of_negative_variances({k: v.to(theta0[k]) for k, v in new.items()})
 
 
 def soup(thetas):
@@ -295,10 +258,10 @@ def soup(thetas):
 
     Lesson 05; Wortsman et al. (2022).
     """
-    first, *others = _aligned(*thetas)
+    first, *others = aligned(*thetas)
     mean = {k: v.clone() for k, v in first.items()}
     for n, theta in enumerate(others, start=2):
-        mean |= {k: _mix(mean[k], v, 1 / n) for k, v in theta.items() if _real(first[k])}
+        mean |= {k: mix(mean[k], v, 1 / n) for k, v in theta.items() if is_real(first[k])}
     return {k: v.to(first[k]) for k, v in mean.items()}
 
 
@@ -320,8 +283,8 @@ class TaskVector:
     """
 
     def __init__(self, theta1, theta0):
-        theta1, theta0 = _aligned(theta1, theta0)
-        self.delta = {k: _step(theta0[k], a) for k, a in theta1.items() if _real(a)}
+        theta1, theta0 = aligned(theta1, theta0)
+        self.delta = {k: step(theta0[k], a) for k, a in theta1.items() if is_real(a)}
 
     def _with(self, delta):
         new = object.__new__(TaskVector)
@@ -329,7 +292,7 @@ class TaskVector:
         return new
 
     def __add__(self, other):
-        mine, others = _aligned(self.delta, other.delta)
+        mine, others = aligned(self.delta, other.delta)
         return self._with({k: d + others[k].to(d) for k, d in mine.items()})
 
     def __sub__(self, other):
@@ -347,29 +310,31 @@ class TaskVector:
 
     def apply(self, theta0):
         """Return the state dict θ⁰ + τ, with θ⁰'s dtypes and integers; `recalibrate_batchnorm` comes next."""
-        theta0 = {k: v.clone() for k, v in _tensors(theta0).items()}
-        base, delta = _aligned({k: v for k, v in theta0.items() if _real(v)}, self.delta)
-        return _valid(theta0 | {k: (v.to(delta[k]) + delta[k]).to(v) for k, v in base.items()})
+        theta0 = {k: v.clone() for k, v in tensors_of(theta0).items()}
+        base, delta = aligned({k: v for k, v in theta0.items() if is_real(v)}, self.delta)
+        return warn_of_negative_variances(theta0 | {k: (v.to(delta[k]) + delta[k]).to(v) for k, v in base.items()})
 
 
-def recalibrate_batchnorm(model, data, index, *, batch_size=64):
+def recalibrate_batchnorm(model, data, index, *, only=None, batch_size=64):
     """Estimate BatchNorm's running statistics anew, on training examples: mixed weights invalidate them.
 
     μ = (1/B) Σ_b μ_b and σ² = (1/B) Σ_b σ_b² over B batches of nearly equal size, layers below normalised by
     batch.
 
     Args:
-        model: nn.Module; only its BatchNorm statistics change, frozen layers included. Meanwhile all else
-            (dropout) is in eval mode; modes and momentum are then restored. Without BatchNorm, nothing
-            happens. If it has a method ``prepare``, its batches come from ``model.prepare([input, …])``,
-            otherwise inputs are stacked.
+        model: nn.Module; only its BatchNorm statistics change, frozen layers included unless ``only`` leaves
+            them out. Meanwhile all else (dropout) is in eval mode; modes and momentum are then restored. Without
+            BatchNorm, nothing happens. If it has a method ``prepare``, its batches come from
+            ``model.prepare([input, …])``, otherwise inputs are stacked.
         data: data[i] -> (input, label); labels are not used.
         index: positions in ``data``, integers.
+        only: a regular expression; BatchNorm layers whose whole name does not match it keep their statistics.
+            Leave out what training held frozen: the layers above were trained on what it makes with the old ones.
         batch_size: the largest number of examples in a batch.
 
     Raises:
-        TypeError: ``index`` is not integers. ValueError: the new statistics are not finite. After any error,
-            the statistics are as they were.
+        TypeError: ``index`` is not integers. ValueError: ``only`` matches no BatchNorm layer, or the new
+            statistics are not finite. After any error, the statistics are as they were.
 
     >>> model = nn.BatchNorm1d(1)
     >>> recalibrate_batchnorm(model, [(torch.tensor([x]), 0) for x in (1.0, 3.0)], [0, 1])
@@ -381,7 +346,14 @@ def recalibrate_batchnorm(model, data, index, *, batch_size=64):
     index = np.asarray(index)
     if index.dtype.kind not in "iu" or index.ndim != 1 or not len(index):
         raise TypeError(f"index must hold integer positions, at least one; got {index.dtype} {index.shape}")
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    norms = {
+        name: m
+        for name, m in model.named_modules()
+        if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats
+    }
+    if only is not None and not any(re.fullmatch(only, name) for name in norms):
+        raise ValueError(f"only: {only!r} matches the whole name of no BatchNorm layer; there are {', '.join(norms)}")
+    norms = [m for name, m in norms.items() if only is None or re.fullmatch(only, name)]
     before = [(m, m.momentum, [b.clone() for b in m.buffers()]) for m in norms]
     modes = [(m, m.training) for m in model.modules()]
     prepare = getattr(model, "prepare", lambda inputs: torch.stack([torch.as_tensor(x) for x in inputs]))
@@ -406,219 +378,3 @@ def recalibrate_batchnorm(model, data, index, *, batch_size=64):
             m.momentum = momentum
         for m, training in modes:
             m.training = training
-
-
-# What the maps rest on: reading, comparing, explaining
-
-
-def _tensors(source):
-    """Return θ = {name: tensor} of a module, a state dict or a file, sharing its memory."""
-    if isinstance(source, nn.Module):
-        source = source.state_dict()
-    elif isinstance(source, (str, Path)):
-        source = _read(Path(source))
-    if not isinstance(source, Mapping):
-        raise TransferError(f"a module, a state dict or a path is needed, got {type(source).__name__}")
-    for key, value in source.items():
-        if not isinstance(value, torch.Tensor):
-            inside = f": if that is the state dict, pass source[{key!r}]" if isinstance(value, Mapping) else ""
-            raise TransferError(f"{key!r} is of type {type(value).__name__}, not a tensor{inside}")
-        if value.is_meta:
-            raise TransferError(f"{key!r} is on the meta device and has no values: use to_empty() first")
-    return {key: value.detach() for key, value in source.items()}
-
-
-def _read(path):
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # torch's own message suggests weights_only=False: not repeated
-        wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
-        why = f"it asks for {wanted[1]}" if wanted else f"it cannot be read ({type(error).__name__})"
-        raise TransferError(
-            f"{path} is refused, and nothing in it was run: {why}. Only safetensors and pickles of tensors "
-            "are loaded: ask for such a file, or make one where the original is trusted"
-        ) from None
-
-
-def _renamed(theta, rename):
-    names = {}
-    for name in theta:
-        key = name
-        for step in (rename,) if callable(rename) else rename:
-            if not callable(step) and (isinstance(step, str) or len(step) != 2):
-                raise TransferError(f"rename takes (pattern, replacement) pairs and functions, got {step!r}")
-            key = step(key) if callable(step) else re.sub(*step, key)
-        if not isinstance(key, str) or key in names:
-            other = f", as does {names[key]!r}" if key in names else ": to leave a tensor out, use allow_unused"
-            raise TransferError(f"rename: {name!r} becomes {key!r}{other}")
-        names[key] = name
-    return names
-
-
-def _adapters(adapt, own):
-    adapters = {pattern: _NAMED.get(a, a) if isinstance(a, str) else a for pattern, a in dict(adapt).items()}
-    for pattern, adapter in adapters.items():
-        if not callable(adapter):
-            raise TransferError(f"adapt: there is no adapter {adapter!r}; by name there are {', '.join(_NAMED)}")
-        if not any(re.fullmatch(pattern, key) for key in own):
-            raise TransferError(f"adapt: {pattern!r} matches no tensor of the target{_near(pattern, own)}")
-    return adapters
-
-
-def _twins(own):
-    where = {k: (v.untyped_storage().data_ptr(), v.storage_offset(), v.shape, v.stride()) for k, v in own.items()}
-    groups = {}
-    for key, place in where.items():
-        groups.setdefault(place, []).append(key)
-    return {key: [k for k in groups[where[key]] if k != key and own[k].numel()] for key in own}
-
-
-def _fit(tensor, value, infinite):
-    """The tensor with the target's dtype and device; an error if its values do not survive that."""
-    if tensor.shape != value.shape:
-        raise TransferError(f"{_size(tensor.shape)} does not fit {_size(value.shape)}")
-    new = tensor.to(value.device, value.dtype)
-    if not (tensor.is_floating_point() and new.is_floating_point()) and not torch.equal(new.to(tensor), tensor):
-        raise TransferError(f"its values do not survive from {tensor.dtype} to {value.dtype}")
-    bad = ~new.isfinite() & (new != -math.inf) if infinite else ~new.isfinite()
-    if bad.any():
-        raise TransferError(f"{int(bad.sum())} of its values are not finite in {value.dtype}")
-    return new
-
-
-def _aligned(*thetas):
-    if not thetas:
-        raise TransferError("no state is given")
-    first, *others = thetas = [_tensors(theta) for theta in thetas]
-    for theta in others:
-        shapes = [{k: _size(v.shape) for k, v in t.items()} for t in (first, theta)]
-        differ = sorted({k for k, _ in shapes[0].items() ^ shapes[1].items()})
-        if differ:
-            lines = [f"{k}: {' and '.join(s.get(k, 'absent') for s in shapes)}" for k in differ]
-            raise TransferError(f"the states differ in the shapes of {len(differ)} tensors:{_listed(lines)}")
-    return thetas
-
-
-def _real(tensor):
-    return tensor.is_floating_point() or tensor.is_complex()
-
-
-def _wide(tensor):
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
-
-def _mix(a, b, weight):
-    """(1 − w) a + w b, exactly a at w = 0, b at w = 1, and a where a = b (the −∞ of masks, too)."""
-    a, b = _wide(a), _wide(b).to(a.device)
-    return torch.where(a == b, a, torch.lerp(a, b, weight))
-
-
-def _step(a, b):
-    a, b = _wide(a).to(b.device), _wide(b)
-    return torch.where(a == b, 0, b - a)
-
-
-def _valid(theta):
-    negative = [k for k, v in theta.items() if k.endswith("running_var") and (v < 0).any()]
-    if negative:
-        warnings.warn(
-            f"{len(negative)} BatchNorm variances became negative ({negative[0]}): outputs are NaN until "
-            "recalibrate_batchnorm",
-            stacklevel=3,
-        )
-    return theta
-
-
-def _exactness(source, target):
-    """Whether RGB to grey is exact, by the normalisations that Backbones and timm's models state."""
-    stated = set()
-    for model in (source, target):
-        config = getattr(model, "pretrained_cfg", None) or {}
-        mean, std = (getattr(model, what, config.get(what)) for what in ("mean", "std"))
-        if mean is None or std is None:
-            return "input_channels; exact if all channels are normalised alike"
-        stated |= set(zip(map(float, mean), map(float, std), strict=True))
-    alike = "exact: all channels are" if len(stated) == 1 else "not exact: channels are not"
-    return f"input_channels; {alike} normalised alike"
-
-
-def _matches(name, patterns):
-    return any(re.fullmatch(pattern, name) for pattern in ([patterns] if isinstance(patterns, str) else patterns))
-
-
-def _called(adapter):
-    return getattr(getattr(adapter, "func", adapter), "__name__", str(adapter)) if adapter else ""
-
-
-def _size(shape):
-    return "×".join(map(str, shape)) or "scalar"
-
-
-def _listed(items, show=str, limit=5):
-    more = [f"… and {len(items) - limit} more"] if len(items) > limit else []
-    return "".join(f"\n  {line}" for line in [*map(show, items[:limit]), *more])
-
-
-def _near(name, names):
-    near = difflib.get_close_matches(name, names, 2)
-    return f"; nearest: {', '.join(near)}" if near else ""
-
-
-def _remedy(key, a, b):
-    """What to write where only the shape is in the way, from a in the source to b in the target."""
-    if a == b or len(a) != len(b):
-        return ""
-    if len(a) == 4 and a[:1] + a[2:] == b[:1] + b[2:]:
-        return f"; for other input channels: adapt={{{key!r}: 'input_channels'}}"
-    if len(a) == 3 and a[::2] == b[::2]:
-        return f"; for another grid of patches: adapt={{{key!r}: 'position_embedding'}}"
-    return f"; for other classes: adapt={{{key!r}: 'new_head'}}, or keep_classes" if a[1:] == b[1:] else ""
-
-
-def _prefix(absent, left):
-    """The renaming of a prefix that would explain more than half of what is absent, if there is one."""
-    guesses = Counter()
-    for key in absent[:: len(absent) // 20 + 1]:
-        for name in left.values():
-            tail = ".".join(os.path.commonprefix([key.split(".")[::-1], name.split(".")[::-1]])[::-1])
-            guesses[name.removesuffix(tail), key.removesuffix(tail)] += 1
-
-    def explained(guess):
-        theirs, ours = guess
-        return len({ours + name.removeprefix(theirs) for name in left.values() if name.startswith(theirs)} & {*absent})
-
-    theirs, ours = max((guess for guess, _ in guesses.most_common(20)), key=explained, default=("", ""))
-    count = explained((theirs, ours))
-    if count <= max(1, len(absent) / 2):
-        return ""
-    return (
-        f"\nThe source's names begin with {theirs!r} where the target's begin with {ours!r}: add "
-        f"(r'^{re.escape(theirs)}', {ours!r}) to rename, which explains {count} of {len(absent)}."
-    )
-
-
-def _explain(missing, misfits, idle, absent, left, own, theta):
-    hint = _prefix(absent, left)
-    near = (lambda name, names: "") if hint else _near
-    sections = (
-        (
-            "Without a source; rename one, or let the target keep its own by allow_missing:",
-            missing,
-            lambda key: f"{key} {_size(own[key].shape)}{near(key, left.values())}",
-        ),
-        ("Do not fit:", misfits, str),
-        (
-            "Unused; rename them, or say so by allow_unused:",
-            idle,
-            lambda name: f"{name} {_size(theta[name].shape)}{near(left[name], absent)}",
-        ),
-    )
-    text = f"tensors without a source: {len(missing)}; that do not fit: {len(misfits)}; unused: {len(idle)}. "
-    text += f"Nothing {'was' if missing or misfits or idle else 'would be'} loaded.{hint}"
-    return text + "".join(f"\n{title}{_listed(items, show)}" for title, items, show in sections if items)

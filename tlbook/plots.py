@@ -215,3 +215,43 @@ def loss_line(rows):
     axis.set(xlabel="α", ylabel="loss")
     said = ", ".join(f"{x:.3f} at α = {a:g}" for a, x in zip(alpha, loss, strict=True))
     show(figure, f"Loss along the line from θ⁰ (α = 0) to θ* (α = 1): {said}.")
+
+
+def interpolation(curves, metric="auc"):
+    """Show a metric along the line from θ⁰ to θ*; the arguments of its figure."""
+    show(*interpolation_figure(curves, metric))
+
+
+def interpolation_figure(curves, metric="auc", at=None):
+    """Draw a metric at θ(α) = (1 − α) θ⁰ + α θ* against α, a colour for each split, a line for each treatment.
+
+    Args:
+        curves: {split: {treatment: {α: Evaluation}}}, up to three splits and two treatments, such as BatchNorm's
+            statistics "mixed" and "recalibrated".
+        metric: of `Evaluation`.
+        at: an α to mark by a vertical line.
+
+    Returns:
+        (figure, alt): a matplotlib figure, and a text that says what is in it.
+    """
+    figure, axis = plt.subplots(figsize=(7, 3.6))
+    told, name = [], metric.replace("_", " ").replace("auc", "AUC")
+    for (color, mark), (split, treatments) in zip(
+        ((BLUE, "o"), (ORANGE, "s"), (GREY, "^")), curves.items(), strict=False
+    ):
+        for line, (treatment, found) in zip(("--", "-"), treatments.items(), strict=False):
+            alphas = sorted(found)
+            values = [getattr(found[alpha], metric) for alpha in alphas]
+            axis.plot(alphas, values, mark + line, color=color, markersize=4, label=f"{split}, {treatment}")
+            pairs = zip(alphas, values, strict=True)
+            told.append(
+                f"{split}, {treatment}: " + ", ".join(f"{value:.3f} at α = {alpha:g}" for alpha, value in pairs)
+            )
+    for end, symbol in ((0, "θ⁰"), (1, "θ*")):
+        axis.annotate(symbol, (end, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom")
+    if at is not None:
+        axis.axvline(at, color="black", linewidth=0.8)
+    axis.set(xlabel="α", ylabel=name)
+    axis.legend(fontsize=8)
+    marked = "" if at is None else f" Marked: α = {at:g}."
+    return figure, f"{name} along the line from θ⁰ (α = 0) to θ* (α = 1). {'; '.join(told)}.{marked}"

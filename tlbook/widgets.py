@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from tlbook.evaluation import compare
-from tlbook.plots import learning_curve, learning_curve_figure, plt, show
+from tlbook.plots import interpolation, interpolation_figure, learning_curve, learning_curve_figure, plt, show
 from tlbook.probes import linear_probe
 
 
@@ -137,6 +137,57 @@ def _at_size(curves, n):
         c = compare(found[a], found[b])
         lines.append(f"{a} − {b}: {c.difference:+.3f} [{c.interval[0]:+.3f}, {c.interval[1]:+.3f}]")
     return lines
+
+
+def interpolation_slider(curves, metric="auc"):
+    """Show a widget: choose α, see the scores at θ(α) = (1 − α) θ⁰ + α θ* and their paired differences to both ends.
+
+    Args:
+        curves: {split: {treatment: {α: Evaluation}}}, computed before, with the ends 0 and 1; along a curve, all of
+            the same examples. metric: of `Evaluation`.
+
+    Returns:
+        ipywidgets.VBox; its children are α, the picture, and the text.
+
+    Raises:
+        ValueError: a curve without an α that another has or without an end; evaluations of other examples.
+
+    Lesson 05. Its static twin is `interpolation_slider_static`.
+    """
+    import ipywidgets
+
+    lines = {f"{split}, {treatment}": found for split, how in curves.items() for treatment, found in how.items()}
+    alphas = sorted({alpha for found in lines.values() for alpha in found})
+    for name, found in lines.items():
+        absent = sorted({0, 1, *alphas} - set(found))
+        if absent:
+            raise ValueError(f"the curve {name!r} has no value at α = {', '.join(f'{alpha:g}' for alpha in absent)}")
+    options = [(f"{alpha:g}", alpha) for alpha in alphas]
+    alpha = ipywidgets.SelectionSlider(options=options, value=1, description="α", continuous_update=False)
+    picture, text = ipywidgets.HTML(), ipywidgets.HTML()
+
+    def draw(_=None):
+        picture.value = _img(*interpolation_figure(curves, metric, at=alpha.value))
+        rows = [_against_ends(name, found, alpha.value, metric) for name, found in lines.items()]
+        text.value = "<pre>" + html.escape("\n".join(rows)) + "</pre>"
+
+    alpha.observe(draw, names="value")
+    draw()
+    return ipywidgets.VBox([alpha, picture, text])
+
+
+def interpolation_slider_static(curves, metric="auc"):
+    """Show the whole figure of `interpolation_slider`."""
+    interpolation(curves, metric)
+
+
+def _against_ends(name, found, alpha, metric):
+    """A line that says the score at α, and its paired differences to the two ends."""
+    told = f"{name}: {getattr(found[alpha], metric):.3f}"
+    for end, symbol in ((0, "θ⁰"), (1, "θ*")):
+        c = compare(found[alpha], found[end], metric=metric)
+        told += f"   − {symbol}: {c.difference:+.3f} [{c.interval[0]:+.3f}, {c.interval[1]:+.3f}]"
+    return told
 
 
 def _maps(backbone, image, stage):
