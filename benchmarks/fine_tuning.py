@@ -109,7 +109,7 @@ def recipes():
             fits = rows[by].get(name, [])
             row = {"split": by, "recipe": name, "AUC": e.auc, "interval": e.interval["auc"], "log loss": e.log_loss}
             row |= {"within panels": e.within_group_auc, "balanced accuracy": e.balanced_accuracy}
-            row["seconds a fit"] = float(np.mean([f["seconds"] for f in fits])) if fits else None
+            row["seconds a fit, median"] = float(np.median([f["seconds"] for f in fits])) if fits else None
             row["epochs chosen"] = [f["epoch"] for f in fits]
             table.append(row)
         for a in judged:

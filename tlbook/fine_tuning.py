@@ -222,8 +222,9 @@ def finetune(
     """Minimise L(θ; D) over what the recipe lets move, by AdamW from θ⁰; held-out groups choose the epoch.
 
     D is ``split.train``. After each epoch, and before the first, the loss on ``split.val`` is measured, and the weights
-    with the lowest are returned (without ``val``, the last ones). ``split.test`` is not looked at. While the first
-    stages are frozen, what they make of each example and view is computed once and kept. No argument is changed.
+    with the lowest are returned (without ``val``, the last ones). The start itself is returned only where its head is a
+    probe, never with a head at random. ``split.test`` is not looked at. While the first stages are frozen, what they
+    make of each example and view is computed once and kept. No argument is changed.
 
     All that is random (order, views, dropout) is a function of the seed, the epoch and the step, so that a resumed run
     is the run that was never interrupted, and processes under ``torchrun``, which share each batch, agree on it.
@@ -332,16 +333,19 @@ def _step(run, share, parts):
     return torch.stack([total, norm])
 
 
-def loss_along_line(found, data, index, alphas=tuple(i / 8 for i in range(-2, 11))):
+def loss_along_line(found, data, index, alphas=tuple(i / 8 for i in range(9))):
     """Return the loss and the AUC at θ(α) = (1 − α) θ⁰ + α θ*, as a Table: the landscape that training crossed.
 
     BatchNorm's statistics are mixed like the weights.
 
     Args:
         found: FineTuned, fresh from `finetune`. data, index: where the loss is measured.
+        alphas: in [0, 1]; beyond the ends a mixed variance could be negative.
     """
     from tlbook.parameter_transfer import interpolate
 
+    if not all(0 <= alpha <= 1 for alpha in alphas):
+        raise ValueError(f"alphas must be in [0, 1], where BatchNorm's variances stay variances; got {alphas}")
     if found.start is None:
         raise ValueError("a model loaded from disk does not know its start: use the FineTuned that finetune returned")
     model, part, rows = copy.deepcopy(found.model), data.subset(index), Table()

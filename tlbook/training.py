@@ -131,8 +131,9 @@ class Run:
             row["val AUC"] = evaluate(p, labels, resamples=1).auc
         now["history"].append(row)
         now["loss"] = 0.0
-        if self.best is None or not row["val loss"] >= now["lowest"]:
-            now["lowest"], now["epoch"], self.best = row["val loss"], epoch, engine.snapshot(self.model)
+        loss = row["val loss"] if epoch or self.recipe.from_probe else math.inf  # never keep a head at random
+        if self.best is None or not loss >= now["lowest"]:
+            now["lowest"], now["epoch"], self.best = loss, epoch, engine.snapshot(self.model)
 
     def save(self):
         """Write a checkpoint, if there is a folder for it."""

@@ -68,9 +68,7 @@ def _groups(answer):
 
 def _repair(answer):
     draw = torch.Generator().manual_seed(0)
-    batches = [
-        (torch.randn(16, 6, generator=draw), torch.randint(3, (16,), generator=draw)) for _ in range(5)
-    ]
+    batches = [(torch.randn(16, 6, generator=draw), torch.randint(3, (16,), generator=draw)) for _ in range(5)]
 
     def result(train):
         with torch.random.fork_rng([]):

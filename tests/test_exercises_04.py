@@ -1,0 +1,90 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+import tlbook as tl
+from tlbook.exercises.lesson_04 import EXERCISES
+
+
+def penalty(theta, theta0, alpha):
+    return sum(alpha / 2 * ((theta[n] - theta0[n]) ** 2).sum() for n in theta0)
+
+
+def flat(theta, theta0, alpha):
+    parts = [(theta[name] - start).flatten() for name, start in theta0.items()]
+    return alpha * torch.cat(parts).square().sum() / 2
+
+
+def groups(model, lr, times=10, decay=0.05, norms=0.0, parts=("body", "head")):
+    return [
+        {"params": [p], "lr": lr * (times if part == "head" else 1), "weight_decay": decay if p.ndim > 1 else norms}
+        for part in parts
+        for p in getattr(model, part).parameters()
+    ]
+
+
+def loop(zero=True, mode=True, logits=True, epochs=1):
+    def train(model, optimizer, batches):
+        if mode:
+            model.train()
+        for x, y in batches * epochs:
+            if zero:
+                model.zero_grad()
+            F.cross_entropy(model(x) if logits else model(x).softmax(1), y).backward()
+            optimizer.step()
+
+    return train
+
+
+RIGHT = {"04.1": [penalty, flat], "04.2": [groups], "04.3": [loop()]}
+WRONG = {  # misconception -> (exercise, answer, words of its message)
+    "weight decay": (
+        "04.1",
+        lambda theta, theta0, alpha: alpha / 2 * sum(theta[n].square().sum() for n in theta0),
+        "That is weight decay",
+    ),
+    "the head too": (
+        "04.1",
+        lambda theta, theta0, alpha: alpha / 2 * sum((theta[n] - theta0.get(n, 0)).square().sum() for n in theta),
+        "The head is in it",
+    ),
+    "no half": ("04.1", lambda theta, theta0, alpha: 2 * penalty(theta, theta0, alpha), "Twice too much"),
+    "not squared": (
+        "04.1",
+        lambda theta, theta0, alpha: alpha / 2 * sum((theta[n] - theta0[n]).norm() for n in theta0),
+        "Those are distances",
+    ),
+    "a number": ("04.1", lambda theta, theta0, alpha: penalty(theta, theta0, alpha).item(), "scalar tensor"),
+    "no gradient": ("04.1", lambda theta, theta0, alpha: penalty(theta, theta0, alpha).detach(), "gradient is lost"),
+    "head forgotten": ("04.2", lambda model, lr: groups(model, lr, parts=("body",)), "would not learn"),
+    "one rate": ("04.2", lambda model, lr: groups(model, lr, times=1), "should learn at 0.1"),
+    "norms decay": ("04.2", lambda model, lr: groups(model, lr, norms=0.05), "should be 0, it is 0.05"),
+    "rate left to the optimizer": (
+        "04.2",
+        lambda model, lr: [{"params": list(model.parameters()), "weight_decay": 0.0}],
+        "of its own",
+    ),
+    "not groups": ("04.2", lambda model, lr: list(model.parameters()), "list of dicts"),
+    "as it was printed": ("04.3", loop(False, False, False), "3 left"),
+    "gradients add up": ("04.3", loop(zero=False), "still added up"),
+    "eval mode": ("04.3", loop(mode=False), "in eval mode"),
+    "two softmaxes": ("04.3", loop(logits=False), "done twice"),
+    "another loop": ("04.3", loop(epochs=2), "those of another loop"),
+}
+
+
+@pytest.mark.parametrize("number", EXERCISES)
+def test_a_right_answer_a_valid_alternative_and_the_solution_pass(number, capsys):
+    scope = {"torch": torch}
+    exec(EXERCISES[number].solution, scope)
+    for answer in [*RIGHT[number], scope["answer"]]:
+        tl.check(number, answer)
+        assert capsys.readouterr().out == f"Exercise {number}: right.\n"
+
+
+@pytest.mark.parametrize("misconception", WRONG)
+def test_a_misconception_is_told_by_name(misconception, capsys):
+    number, answer, words = WRONG[misconception]
+    tl.check(number, answer)
+    told = capsys.readouterr().out
+    assert "not yet" in told and words in told
