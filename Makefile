@@ -2,6 +2,7 @@
 # make test     all that must pass on every change
 # make lab      open the lessons in JupyterLab
 # make bench    compare with other libraries (30 minutes at most)
+# make bench-long  the experiments that lessons quote but do not run (hours)
 # make prove    the long proofs
 # make notebooks [ONLY="00 03"]   run the lessons in place, to refresh the outputs they are stored with
 
@@ -10,7 +11,7 @@ BIN := .venv/bin
 PYTEST := TLBOOK_CACHE="$(CURDIR)/build/test-cache" $(BIN)/python -m pytest
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=240 --nbval-sanitize-with tests/nbval_sanitize.cfg
 
-.PHONY: course test lab bench prove notebooks
+.PHONY: course test lab bench bench-long prove notebooks
 
 course: .venv/course.installed
 	$(BIN)/python -m tlbook course
@@ -29,6 +30,10 @@ lab: .venv/course.installed
 bench: .venv/bench.installed
 	$(BIN)/python benchmarks/feature_extraction.py
 	$(BIN)/python benchmarks/lesson_01.py
+
+bench-long: .venv/bench.installed
+	$(BIN)/python benchmarks/fine_tuning.py recipes
+	$(BIN)/python benchmarks/fine_tuning.py paper
 
 prove: .venv/test.installed
 	$(PYTEST) -m prove
