@@ -12,7 +12,7 @@ import tlbook as tl
 
 @pytest.fixture(scope="module")
 def judged():
-    """seed of random weights (None: pretrained), labels -> the evaluation of lesson 04's LP-FT on the unseen half of the panels."""
+    """seed of random weights (None: pretrained), labels -> lesson 04's LP-FT, judged on the unseen panels."""
     cells = tl.data.solar_cells(64)
     split = cells.split(test=0.5, seed=0)
 
