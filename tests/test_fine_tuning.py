@@ -784,8 +784,8 @@ def test_a_head_that_nothing_has_trained_is_never_kept():
     data = tl.data.solar_cells(64).subset(range(300))
     split = tl.data.Split(np.arange(0, 200), np.arange(200, 300), np.arange(0))
     labels = data.labels.copy()
-    labels[split.val] = 1 - (data.labels[split.val] > 2)  # all defective: training on mostly healthy cells only hurts
+    labels[split.val] = 1 - labels[split.val]  # what training teaches is wrong there, and lr=1 teaches it at length
     against = tl.data.Dataset(data.inputs, labels, data.class_names, data.groups)
-    found = tl.finetune(tl.load_backbone(), against, split, recipe="head", epochs=3, augment=None)
+    found = tl.finetune(tl.load_backbone(), against, split, recipe="head", epochs=2, lr=1.0, augment=None)
     losses = [row["val loss"] for row in found.history]
     assert np.argmin(losses) == 0 and found.epoch == 1 + np.argmin(losses[1:])

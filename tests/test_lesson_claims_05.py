@@ -25,7 +25,7 @@ def expert(data):
     def expert(backbone, labels=data.labels):
         relabelled = replace(data, labels=labels)
         recipe = Full(until="blocks.3", freeze_batchnorm=True)
-        found = tl.finetune(backbone, relabelled, part, recipe=recipe, epochs=3, lr=1e-3, augment=None)
+        found = tl.finetune(backbone, relabelled, part, recipe=recipe, epochs=3, augment=None)
         return found.evaluate(relabelled, part.test)
 
     return expert
@@ -64,6 +64,6 @@ def test_the_claim_fails_with_random_weights(random):
 def test_the_claim_fails_with_shuffled_labels(expert, data):
     shuffled = expert(tl.load_backbone(), np.random.default_rng(0).permutation(data.labels))
     low, high = shuffled.interval["auc"]
-    assert low < 0.5 < high
+    assert low <= 0.5 <= high
     with pytest.raises(AssertionError):
         assert_transfers(shuffled, shuffled)

@@ -159,7 +159,8 @@ class FineTuned:
         """N inputs, or a Dataset -> (N, K) float64 probabilities, computed in float32."""
         data = inputs if isinstance(inputs, Dataset) else Dataset(inputs, np.zeros(len(inputs), int), self.class_names)
         jobs = jobs_of(np.arange(len(data)), batch_size)
-        return engine.softmax(self.model, Batches(self.model, data), jobs, len(self.class_names))
+        with memory_kept(self.model.device):
+            return engine.softmax(self.model, Batches(self.model, data), jobs, len(self.class_names))
 
     def evaluate(self, data, index):
         """Score the examples at ``index``: a `tlbook.evaluation.Evaluation` with intervals by group."""
