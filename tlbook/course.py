@@ -180,8 +180,8 @@ class PeakMemory(threading.Thread):
         self.peak, self._pid, self._stop_asked = 0, None, threading.Event()
 
     def watch(self, pid):
-        """Start sampling the process ``pid``."""
-        self._pid = pid
+        """Start sampling the process ``pid``, now: a short lesson may be over in a tenth of a second."""
+        self._pid, self.peak = pid, anonymous_memory(pid)
         self.start()
 
     def run(self):
