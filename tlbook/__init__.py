@@ -25,7 +25,7 @@ _HOME = {  # public name -> the module that defines it
     "compare": "evaluation",
     "Objective": "fine_tuning",
     "finetune": "fine_tuning",
-    "load_finetuned": "fine_tuning",
+    "load_finetuned": "finetuned",
     "freeze": "parameters",
     "unfreeze": "parameters",
     "parameter_groups": "parameters",

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from tlbook import device
+from tlbook.images import to_rgb
 from tlbook.parameter_transfer import transfer
 from tlbook.table import Table
 
@@ -124,7 +125,7 @@ class Backbone(nn.Module):
             raise TypeError(f"an image must be a uint8 tensor or a PIL image, got {type(x).__name__}")
         from torchvision.transforms.v2 import functional as F
 
-        x = F.resize(x.convert("RGB"), int(self.input_size / self.crop_pct), F.InterpolationMode(self.interpolation))
+        x = F.resize(to_rgb(x), int(self.input_size / self.crop_pct), F.InterpolationMode(self.interpolation))
         return F.pil_to_tensor(F.center_crop(x, self.input_size))
 
     def forward_features(self, batch):

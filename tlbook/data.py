@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,11 +10,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tlbook import cache
+from tlbook import cache, images
+from tlbook.table import Table
 
 # The order of the files is the order of the panels. All cells of a panel are of one type, which fixes the 72 and the
 # 48; the places of the 54 and the 50 are the best fit to visible changes of appearance. Lesson 01 shows the evidence.
 SOLAR_PANELS = [60] * 20 + [54] + [60] * 9 + [50] + [60] * 5 + [72] + [60] * 3 + [48] + [60] * 3
+
+FEWEST = 5  # images of a class: training, validation and test want some each
 
 
 class Split(NamedTuple):
@@ -258,6 +262,89 @@ def _store_images(paths, size, target):
         for path in tqdm(paths, desc=f"solar cells at {size} px, once", leave=False):
             with Image.open(path) as image:
                 file.write(image.convert("L").resize((size, size), Image.Resampling.BILINEAR).tobytes())
+
+
+def image_folder(path, *, groups=None, on_error="raise"):
+    """Take a folder that holds a folder of images for each class, however deep they lie in it.
+
+    Every image is decoded once now, to find broken ones before anything is computed, and again whenever it is asked
+    for: memory holds only the paths. Inputs are PIL images, RGB and upright (see `tlbook.images.to_rgb`).
+
+    Args:
+        path: the folder. Hidden files and what file managers leave are passed over.
+        groups: what belongs together and must not be separated (patients, days, cameras): a function of an image's path
+            below the folder, such as "cats/17/3.jpg", or a CSV file with the columns path and group.
+        on_error: "raise", or "skip": go on without broken images, files that are no images and classes of fewer than
+            `FEWEST` images, with a warning that counts them.
+
+    Returns:
+        Dataset; ``columns``: path (below the folder) and bits, the `tlbook.images.difference_hash`.
+
+    Raises:
+        FileNotFoundError: no such folder. ValueError: fewer than two classes, or what "skip" would skip, listed.
+
+    >>> data = image_folder("photographs")  # doctest: +SKIP
+    """
+    root = Path(path)
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root} is not a folder: give one that holds a folder of images for each class")
+    folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    found, strays = images.find(root)
+    loose = [f for f in found if f.parent == root]
+    bits, problems = images.check([f for f in found if f.parent != root])
+    problems += [f"{f} is not an image" for f in strays] + [f"{f} is in no class's folder" for f in loose]
+    of_class = {folder.name: [f for f in bits if folder in f.parents] for folder in folders}
+    problems += [
+        f"{root / name} has {len(files)} usable images, fewer than {FEWEST}"
+        for name, files in of_class.items()
+        if len(files) < FEWEST
+    ]
+    if problems:
+        listed = "\n  ".join([*problems[:20], *([f"… and {len(problems) - 20} more"] if len(problems) > 20 else [])])
+        if on_error == "raise":
+            raise ValueError(
+                f"{len(problems)} problems in {root}:\n  {listed}\nMend or remove them, or pass on_error='skip'"
+            )
+        warnings.warn(f"{len(problems)} problems in {root} passed over:\n  {listed}", stacklevel=2)
+    of_class = {name: files for name, files in of_class.items() if len(files) >= FEWEST}
+    if len(of_class) < 2:
+        raise ValueError(
+            f"{root} has {len(of_class)} classes with images ({', '.join(of_class) or 'none'}), and a classifier needs "
+            "at least two: put the images of each class in a folder of its own"
+        )
+    files = [f for of in of_class.values() for f in of]
+    return Dataset(
+        inputs=images.Files(files),
+        labels=np.repeat(np.arange(len(of_class)), [len(of) for of in of_class.values()]),
+        class_names=tuple(of_class),
+        groups=None if groups is None else images.groups_of(files, root, groups),
+        columns={
+            "path": np.array([f.relative_to(root).as_posix() for f in files]),
+            "bits": np.array([bits[f] for f in files]),
+        },
+        name=root.resolve().name,
+    )
+
+
+def near_duplicates(data, split, distance=4):
+    """List images of ``split.test`` that look like one of its train or val: what is tested was seen before.
+
+    Args:
+        data: from `image_folder`. distance: the most of 64 bits in which two images' difference hashes differ.
+
+    Returns:
+        Table of test, seen (paths) and distance (bits), the nearest for each image of the test.
+    """
+    bits, path, rows = data.columns["bits"], data.columns["path"], Table()
+    seen = np.concatenate([split.train, split.val])
+    for i in split.test if len(seen) else ():
+        differ = (bits[seen] ^ bits[i]).view(np.uint8).reshape(-1, 8)
+        apart = np.unpackbits(differ, axis=1).sum(1)
+        if apart.min() <= distance:
+            rows.append({"test": path[i], "seen": path[seen[apart.argmin()]], "distance": int(apart.min())})
+    return rows
 
 
 def from_dataset(dataset, *, class_names=None, groups=None, name=None, fingerprint=None):

@@ -19,27 +19,24 @@ import copy
 import math
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from tlbook import checkpoints, engine
-from tlbook.batches import Batches, jobs_of
-from tlbook.data import Dataset
+from tlbook import engine
 from tlbook.device import memory_kept
 from tlbook.evaluation import evaluate
+from tlbook.finetuned import FineTuned
 from tlbook.parameters import audit, freeze, parameter_groups, unfreeze
 from tlbook.probes import balanced
 from tlbook.recipes import RECIPES
 from tlbook.table import Table
 from tlbook.training import Run
 
-__all__ = ["Objective", "audit", "finetune", "freeze", "load_finetuned", "parameter_groups", "unfreeze"]
+__all__ = ["Objective", "audit", "finetune", "freeze", "parameter_groups", "unfreeze"]
 
 WARM_UP = 0.1  # of all steps
 CHECKPOINT_SECONDS = 60  # between checkpoints within an epoch
@@ -133,72 +130,6 @@ def schedule(step, steps):
     if step < warm:
         return (step + 1) / warm
     return (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm))) / 2
-
-
-@dataclass(frozen=True)
-class FineTuned:
-    """A fine-tuned classifier of K classes, with the weights of the epoch that validation chose.
-
-    Attributes:
-        model: Backbone with a head of K classes, in eval mode, nothing frozen.
-        history: a row for each epoch; epoch 0 is the start.
-        epoch: the one whose weights these are.
-        class_names: the K names.
-        start: {name: tensor}, θ⁰ with the head it began with; None where loaded from disk.
-        finished: False where Ctrl-C ended the training.
-    """
-
-    model: nn.Module = field(repr=False)
-    history: Table
-    epoch: int
-    class_names: tuple
-    start: dict | None = field(default=None, repr=False)
-    finished: bool = True
-
-    def predict(self, inputs, *, batch_size=64):
-        """N inputs, or a Dataset -> (N, K) float64 probabilities, computed in float32."""
-        data = inputs if isinstance(inputs, Dataset) else Dataset(inputs, np.zeros(len(inputs), int), self.class_names)
-        jobs = jobs_of(np.arange(len(data)), batch_size)
-        with memory_kept(self.model.device):
-            return engine.softmax(self.model, Batches(self.model, data), jobs, len(self.class_names))
-
-    def evaluate(self, data, index):
-        """Score the examples at ``index``: a `tlbook.evaluation.Evaluation` with intervals by group."""
-        if tuple(data.class_names) != tuple(self.class_names):
-            raise ValueError(f"the data's classes are {data.class_names}, the model's {self.class_names}")
-        part = data.subset(index)
-        return evaluate(self.predict(part), part.labels, groups=part.groups)
-
-    def save(self, folder):
-        """Write the model to ``folder``/model.safetensors, whole or not at all; `load_finetuned` reads it back."""
-        b = self.model
-        facts = {k: getattr(b, k) for k in ("name", "mean", "std", "input_size", "crop_pct", "interpolation")}
-        facts |= {"fixed_size": b._fixed_size, "architecture": b.model.pretrained_cfg["architecture"]}
-        facts |= {"class_names": self.class_names, "history": self.history, "epoch": self.epoch}
-        checkpoints.write(Path(folder) / "model.safetensors", b.model.state_dict(), facts)
-
-
-def load_finetuned(folder):
-    """Read the `FineTuned` that `FineTuned.save` wrote.
-
-    Raises:
-        FileNotFoundError: there is none. ValueError: the file is damaged, or its tensors do not fit.
-    """
-    import timm
-
-    from tlbook import device
-    from tlbook.backbones import Backbone
-    from tlbook.parameter_transfer import transfer
-
-    path = Path(folder) / "model.safetensors"
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist: give the folder that FineTuned.save wrote")
-    state, facts = checkpoints.read(path)
-    history, epoch, classes = facts.pop("history"), facts.pop("epoch"), tuple(facts.pop("class_names"))
-    model = timm.create_model(facts.pop("architecture"), num_classes=len(classes))
-    transfer(state, model)
-    backbone = Backbone(model, **facts).to(device.choose(), memory_format=torch.channels_last)
-    return FineTuned(backbone, Table(history), epoch, classes)
 
 
 def finetune(

@@ -255,3 +255,74 @@ def interpolation_figure(curves, metric="auc", at=None):
     axis.legend(fontsize=8)
     marked = "" if at is None else f" Marked: α = {at:g}."
     return figure, f"{name} along the line from θ⁰ (α = 0) to θ* (α = 1). {'; '.join(told)}.{marked}"
+
+
+def confusion_matrix(evaluation, class_names):
+    """Show which class is taken for which; the arguments of its figure."""
+    show(*confusion_matrix_figure(evaluation, class_names))
+
+
+def confusion_matrix_figure(evaluation, class_names):
+    """Draw the counts of true class (rows) and most probable class (columns), coloured by their share of the row.
+
+    Returns:
+        (figure, alt): a matplotlib figure, and a text that says what is in it.
+    """
+    K, y, guess = len(class_names), evaluation.labels, evaluation.probabilities.argmax(1)
+    counts = np.zeros((K, K), dtype=int)
+    np.add.at(counts, (y, guess), 1)
+    share = counts / counts.sum(1, keepdims=True).clip(1)
+    side = max(3.2, 0.55 * K + 1.6)
+    figure, axis = plt.subplots(figsize=(side, side))
+    axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    if K <= 20:
+        for i, j in np.ndindex(K, K):
+            axis.text(j, i, counts[i, j], ha="center", va="center", color="white" if share[i, j] > 0.6 else "black")
+    axis.set_xticks(range(K), class_names, rotation=45, ha="right")
+    axis.set_yticks(range(K), class_names)
+    axis.set(xlabel="predicted", ylabel="true")
+    right = ", ".join(f"{name} {counts[k, k]} of {counts[k].sum()}" for k, name in enumerate(class_names))
+    return figure, f"Confusion matrix of {len(y)} examples. Right: {right}."
+
+
+def worst_mistakes(found, data, index, evaluation, n=12):
+    """Show the examples whose true class was given the least probability; the arguments of its figure."""
+    show(*worst_mistakes_figure(found, data, index, evaluation, n))
+
+
+def worst_mistakes_figure(found, data, index, evaluation, n=12):
+    """Draw the ``n`` examples of the largest loss, each beside where the network looked for its wrong answer.
+
+    Args:
+        found: FineTuned. data, index: the examples that ``evaluation`` was made on, in that order.
+
+    Returns:
+        (figure, alt): a matplotlib figure, and a text that says what is in it.
+    """
+    from tlbook.explain import grad_cam
+
+    p, y, names = evaluation.probabilities, evaluation.labels, found.class_names
+    wrong = np.flatnonzero(p.argmax(1) != y)
+    wrong = wrong[np.argsort(p[wrong, y[wrong]])][:n]
+    if not len(wrong):
+        figure, axis = plt.subplots(figsize=(4, 1))
+        axis.text(0.5, 0.5, f"no mistakes in {len(y)} examples", ha="center", va="center")
+        axis.axis("off")
+        return figure, f"No mistakes in {len(y)} examples."
+    rows = -(-len(wrong) // 4)
+    figure, axes = plt.subplots(rows, 8, figsize=(12, 1.9 * rows), squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for k, i in enumerate(wrong):
+        image = found.model.as_tensor(data[int(np.asarray(index)[i])][0])
+        map_ = grad_cam(found, [image], classes=[p[i].argmax()])[0]
+        pixels = image.expand(3, -1, -1).permute(1, 2, 0).numpy()
+        plain, overlaid = axes[k // 4, 2 * (k % 4)], axes[k // 4, 2 * (k % 4) + 1]
+        plain.imshow(pixels)
+        plain.set_title(f"{names[y[i]]} {p[i, y[i]]:.2f}", fontsize=8)
+        overlaid.imshow(pixels)
+        overlaid.imshow(map_, cmap="inferno", alpha=0.5)
+        overlaid.set_title(f"taken for {names[p[i].argmax()]}", fontsize=8)
+    figure.tight_layout()
+    told = ", ".join(f"{names[y[i]]} for {names[p[i].argmax()]}" for i in wrong)
+    return figure, f"The {len(wrong)} worst mistakes of {len(y)} examples, each with its Grad-CAM: {told}."

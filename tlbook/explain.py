@@ -1,0 +1,37 @@
+"""Where a network looked for its answer."""
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+
+def grad_cam(found, inputs, classes=None):
+    """Return where each image speaks for a class: (B, H, W) float32 in 0 … 1.
+
+    With the final feature map A (C, h, w) and the logit z of the class, the map is ReLU(Σ_c w_c A_c), where w_c is the
+    mean of ∂z/∂A_c over positions; it is enlarged to the image and divided by its maximum. A map of zeros says that
+    nothing speaks for the class. It shows what raises the logit, which need not be why the answer is right.
+
+    Args:
+        found: FineTuned, convolutional. inputs: B images of one size once prepared.
+        classes: (B,) integers; the most probable class of each unless given.
+
+    Raises:
+        ValueError: the final features are no map, as in a transformer.
+
+    Selvaraju et al., Grad-CAM, ICCV 2017.
+    """
+    model = found.model
+    x = model.prepare(inputs)
+    with torch.enable_grad():
+        A = model.forward_features(x).detach().requires_grad_()
+        if A.ndim != 4:
+            raise ValueError(
+                f"{model.name} ends in {A.ndim - 1}-dimensional features, and Grad-CAM needs a map (C, h, w)"
+            )
+        logits = model.forward_head(A)
+        k = logits.argmax(1) if classes is None else torch.as_tensor(np.asarray(classes), device=logits.device)
+        (gradient,) = torch.autograd.grad(logits.gather(1, k[:, None]).sum(), A)
+    heat = F.relu((gradient.mean((2, 3), keepdim=True) * A.detach()).sum(1, keepdim=True))
+    heat = F.interpolate(heat, x.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+    return (heat / heat.amax((1, 2), keepdim=True).clamp_min(1e-12)).cpu().numpy()
