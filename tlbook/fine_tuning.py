@@ -57,8 +57,8 @@ class Objective:
         ValueError: a number out of range.
 
     >>> objective = Objective(l2_head=2.0)
-    >>> model = nn.Linear(1, 2)
-    >>> _ = [nn.init.ones_(p) for p in model.parameters()]
+    >>> model = torch.nn.Linear(1, 2)
+    >>> _ = [torch.nn.init.ones_(p) for p in model.parameters()]
     >>> objective(model, torch.zeros(3, 1), torch.tensor([0, 1, 1])).item()  # log 2 + 2/2 · 4
     4.693...
 

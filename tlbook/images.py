@@ -42,16 +42,13 @@ def read(path):
 
 
 def _open(path, use):
-    import warnings
-
     from PIL import Image
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on damaged metadata
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
-                return use(image)
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > Image.MAX_IMAGE_PIXELS:
+                raise ValueError(f"{image.width} × {image.height} pixels could be a decompression bomb")
+            return use(image)
     except Exception as error:  # decoders raise nearly every kind on damaged files
         if not os.path.exists(path):
             raise FileNotFoundError(f"{path} does not exist") from None
