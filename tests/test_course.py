@@ -81,7 +81,11 @@ def test_ctrl_c_ends_the_run_and_its_kernel(tmp_path, make_lesson):
     while process.poll() is None and not (pid.exists() and pid.read_text()):
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) != 0
+    try:
+        process.wait(timeout=30)
+    except subprocess.TimeoutExpired:  # once in hundreds of runs nbclient loses one that meets the start of a cell
+        process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=30) != 0
     assert course.anonymous_memory(int(pid.read_text())) == 0
 
 
