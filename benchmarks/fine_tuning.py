@@ -16,6 +16,7 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from contextlib import nullcontext
@@ -189,15 +190,12 @@ class Watch:
 def ours(data, split, seed, watch):
     """tlbook: LP-FT of the last stages on a stored prefix. Its own judging on val each epoch is counted."""
     found = tl.finetune(tl.load_backbone(), data, split, recipe=LPFT(until="blocks.3"), epochs=5, seed=seed)
-    total = time.perf_counter() - watch.start
-    seconds = np.cumsum([row["seconds"] for row in found.history])
-    seconds += total - seconds[-1]  # what came before the first epoch: the probe
-    watch.rows = [
-        {"seconds": s, "val": row["val AUC"], "test": None} for s, row in zip(seconds, found.history, strict=True)
-    ]
-    best = max(range(len(watch.rows)), key=lambda i: watch.rows[i]["val"])
-    watch.rows[best]["test"] = found.evaluate(data, split.test).auc
-    print("   ", [{k: v and round(v, 3) for k, v in row.items()} for row in watch.rows], flush=True)
+    left = time.perf_counter() - watch.start  # less what was still to come at the end of each epoch
+    test = found.evaluate(data, split.test).auc  # of the weights that are kept
+    for row in reversed(found.history[1:]):  # not the probe that it starts from, though its AUC may do
+        watch.rows.insert(0, {"seconds": left, "val": row["val AUC"], "test": test})
+        left -= row["seconds"]
+    print("   ", [{k: round(v, 3) for k, v in row.items()} for row in watch.rows], flush=True)
 
 
 def as_rgb(data, i):
@@ -295,19 +293,21 @@ def fastai(data, split, seed, watch):
 
 
 def one(which, seed, out):
-    """One run in a process of its own, with its peak memory."""
+    """One run in a process of its own and with an empty cache, with its peak memory."""
     peak, done = [0], threading.Event()
 
     def sample():
         while not done.wait(0.05):
             peak[0] = max(peak[0], anonymous_memory(os.getpid()))
 
-    data = tl.data.solar_cells(PEER_SIZE)
-    split = data.split(seed=0)
-    threading.Thread(target=sample, daemon=True).start()
-    watch = Watch(data, split)
-    {"tlbook": ours, "tutorial": tutorial, "fastai": fastai}[which](data, split, seed, watch)
-    done.set()
+    with tempfile.TemporaryDirectory() as empty:
+        os.environ["TLBOOK_CACHE"] = empty
+        data = tl.data.solar_cells(PEER_SIZE)
+        split = data.split(seed=0)
+        threading.Thread(target=sample, daemon=True).start()
+        watch = Watch(data, split)
+        {"tlbook": ours, "tutorial": tutorial, "fastai": fastai}[which](data, split, seed, watch)
+        done.set()
     out.put({"rows": watch.rows, "peak MB": peak[0] / 2**20})
 
 

@@ -1,12 +1,14 @@
 """Data: examples stay with their labels, groups stay whole, and nothing is silently wrong."""
 
+import os
+
 import numpy as np
 import PIL.Image
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torchvision.datasets import FakeData
+from torchvision.datasets import FakeData, FashionMNIST
 
 import tlbook as tl
 from tlbook.data import Dataset, from_dataset, solar_cells
@@ -205,6 +207,23 @@ def test_torchvision_datasets_are_taken_as_they_are():
     assert isinstance(image, PIL.Image.Image) and label == int(fake[4][1])
     assert data.name == "FakeData" and data.fingerprint == from_dataset(fake, class_names="abc").fingerprint
     assert from_dataset(fake, fingerprint="fake 1").fingerprint != data.fingerprint
+
+
+def test_torchvisions_own_data_are_taken_from_a_mirror_without_the_network(monkeypatch, tmp_path):
+    folder, rng = tmp_path / "FashionMNIST" / "raw", np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    pixels, labels = rng.integers(0, 256, (20, 28, 28), np.uint8), (np.arange(20) % 10).astype(np.uint8)
+    for part in ("train", "t10k"):
+        for what, array in (("images", pixels), ("labels", labels)):
+            header = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
+            (folder / f"{part}-{what}-idx{array.ndim}-ubyte").write_bytes(header + array.tobytes())
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("the network was asked"))
+    monkeypatch.setenv("TLBOOK_MIRROR", str(tmp_path))
+    data = from_dataset(FashionMNIST(os.environ["TLBOOK_MIRROR"], download=True))
+    assert data.class_names[9] == "Ankle boot" and np.array_equal(data.labels, labels)
+    assert np.array_equal(np.asarray(data[3][0]), pixels[3])
+    backbone = tl.load_backbone("test_resnet", weights=None)
+    assert tl.extract(backbone, data, cache=False).X.shape == (20, backbone.num_features)
 
 
 def test_targets_are_read_without_decoding_unless_they_are_transformed():

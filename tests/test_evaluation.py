@@ -5,6 +5,7 @@ import pytest
 from sklearn import metrics
 
 import tlbook as tl
+from tlbook import evaluation
 
 
 def predictions(K, n=120, seed=0, ties=False):
@@ -39,6 +40,18 @@ def test_intervals_hold_the_score_and_a_seed_fixes_them():
     assert found.interval == again.interval
     for metric, (low, high) in found.interval.items():
         assert low < getattr(found, metric) < high
+
+
+def test_the_bootstrap_is_the_same_however_many_draws_are_made_at_a_time(monkeypatch):
+    p, y, weight, groups = predictions(3)
+
+    def found():
+        a, b = (tl.evaluate(q, y, groups=groups, sample_weight=weight) for q in (p, p[:, ::-1]))
+        return [*a.interval.values(), tl.compare(a, b).interval]
+
+    at_once = found()
+    monkeypatch.setattr(evaluation, "_AT_ONCE", 7 * len(y))
+    assert np.allclose(found(), at_once, rtol=1e-12)
 
 
 def test_intervals_by_group_are_wider_than_by_example_where_groups_share_their_luck():

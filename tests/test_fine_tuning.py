@@ -571,8 +571,9 @@ def test_a_run_killed_at_a_random_step_and_resumed_is_the_run_never_interrupted(
 @pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
 def test_ten_runs_killed_at_random_steps_each_end_with_the_same_weights(tmp_path):
     whole = tl.finetune(dropping(), DATA, SPLIT, **RUN)
-    for i in range(10):
-        first = np.random.default_rng().integers(0, STEPS - 1)
+    seed = np.random.SeedSequence().entropy
+    print("seed", seed)
+    for i, first in enumerate(np.random.default_rng(seed).integers(0, STEPS - 1, 10)):
         print("killed at steps", first, first + 1)
         kill_and_resume(tmp_path / str(i), [first, first + 1], whole)
 
@@ -597,6 +598,50 @@ def test_ctrl_c_stops_after_the_step_and_the_run_can_go_on(tmp_path, monkeypatch
     assert resumed.finished and same(resumed, tl.finetune(tiny(), DATA, SPLIT, **RUN))
     again = tl.finetune(tiny(), DATA, SPLIT, **RUN, checkpoint=tmp_path, resume=True)
     assert same(resumed, again)
+
+
+def test_ctrl_c_before_the_first_step_ends_at_once(tmp_path, monkeypatch):
+    prepared, prepare = [], Backbone.prepare
+
+    def press(self, inputs):
+        if not prepared:
+            signal.raise_signal(signal.SIGINT)
+        prepared.append(len(inputs))
+        return prepare(self, inputs)
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(Backbone, "prepare", press)
+    monkeypatch.setattr(batches, "_BLOCK", 8)
+    with pytest.raises(KeyboardInterrupt):
+        tl.finetune(tiny(), DATA, SPLIT, recipe="head", **FAST, augment=None, checkpoint=tmp_path)
+    assert sum(prepared) <= 8 and not any(tmp_path.iterdir()) and signal.getsignal(signal.SIGINT) is before
+
+
+def test_ctrl_c_while_a_later_prefix_is_stored_returns_the_best_so_far_and_the_run_can_go_on(tmp_path, monkeypatch):
+    stores, store = [], batches.Batches.store
+
+    def press(*args, **options):
+        stores.append(args)
+        if len(stores) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return store(*args, **options)
+
+    whole = tl.finetune(tiny(), DATA, SPLIT, **RUN)
+    monkeypatch.setattr(batches.Batches, "store", press)
+    stopped = tl.finetune(tiny(), DATA, SPLIT, **RUN, checkpoint=tmp_path)
+    assert not stopped.finished and [row["epoch"] for row in stopped.history] == [0, 1]
+    assert same(whole, tl.finetune(tiny(), DATA, SPLIT, **RUN, checkpoint=tmp_path, resume=True))
+
+
+def test_a_second_ctrl_c_does_not_wait_for_the_step(monkeypatch):
+    def press_twice(step, steps):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("the step went on")
+
+    monkeypatch.setattr(fine_tuning, "schedule", press_twice)
+    with pytest.raises(KeyboardInterrupt):
+        tl.finetune(tiny(), DATA, SPLIT, **RUN)
 
 
 def test_a_checkpoint_is_of_one_run_only(tmp_path):

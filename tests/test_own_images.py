@@ -1,9 +1,11 @@
 """A folder of images becomes a saved classifier; what is broken, edited or hostile is refused by name."""
 
+import hashlib
 import json
 import os
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
 import warnings
@@ -12,11 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 from typer.testing import CliRunner
 
 import tlbook as tl
-from tlbook import images
+from tlbook import backbones, images
+from tlbook.backbones import Backbone
 from tlbook.cli import app
 
 MODES = ("RGB", "L", "P", "CMYK", "RGBA", "I;16")
@@ -89,6 +93,14 @@ def test_a_folder_is_a_dataset(folder):
     assert before == tl.data.image_folder(folder).fingerprint
 
 
+def test_a_part_of_a_folder_is_told_apart_by_the_bytes_of_its_files_without_decoding_them(folder, monkeypatch):
+    data = tl.data.image_folder(folder)
+    monkeypatch.setattr(images, "read", lambda path: pytest.fail(f"{path} was decoded"))
+    part = data.subset([7, 3])
+    assert part.fingerprint == data.subset([0, 7, 3]).subset([1, 2]).fingerprint
+    assert len({data.fingerprint, part.fingerprint, data.subset([3, 7]).fingerprint}) == 3
+
+
 def test_five_broken_files_are_listed_or_skipped_and_counted(folder, tmp_path):
     root = tmp_path / "photos"
     shutil.copytree(folder, root)
@@ -125,6 +137,13 @@ def test_groups_from_a_file(folder, tmp_path):
     table.write_text("path,group\n" + "".join(f"{path},1\n" for path in paths[1:]))
     with pytest.raises(ValueError, match=f"no group for 1 of 36 images, such as {paths[0]}"):
         tl.data.image_folder(folder, groups=table)
+    table.write_text("path,group\n" + "".join(f"{path},\n" for path in paths))
+    with pytest.raises(ValueError, match="no group for 36 of 36 images"):
+        tl.data.image_folder(folder, groups=table)
+    for content in (b"path,group\n\xff\xfe", b"path,group\n" + b"x" * 200_000):
+        table.write_bytes(content)
+        with pytest.raises(ValueError, match="groups.csv is not a CSV file"):
+            tl.data.image_folder(folder, groups=table)
     table.write_text("file,panel\n")
     with pytest.raises(ValueError, match="must begin with the line path,group"):
         tl.data.image_folder(folder, groups=table)
@@ -384,21 +403,128 @@ def test_the_command_line_trains_and_says_so(folder, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model", "photos"]  # the checkpoint is gone
     again = CliRunner().invoke(app, [*command, "--skip"])
     assert again.exit_code == 1 and "choose another --out" in again.stderr
-    result = CliRunner().invoke(app, ["extract", str(folder), "--out", str(tmp_path / "features")])
-    assert result.exit_code == 0 and tl.load_features(tmp_path / "features").X.shape == (36, 1280)
+    assert f"{json.loads((model / 'model.json').read_text())['scores']['auc']['value']:.3f}" in done.stdout
 
 
-def test_a_users_mistake_is_one_line(tmp_path, folder):
-    for command in (
-        ["predict", str(tmp_path), str(folder), "--csv", str(tmp_path / "o.csv")],
-        ["export", str(tmp_path / "none")],
-        ["finetune", str(tmp_path / "none"), "--out", str(tmp_path / "m")],
-        ["finetune", str(folder), "--backbone", "no_such_net", "--out", str(tmp_path / "m")],
-        ["finetune", str(folder), "--recipe", "magic", "--out", str(tmp_path / "m")],
-    ):
-        result = CliRunner().invoke(app, command)
-        assert result.exit_code == 1 and result.stderr.startswith("Error: ") and result.stderr.count("\n") == 1, command
-    assert not any(tmp_path.iterdir())
+def test_features_are_written_to_a_file_or_into_a_folder(folder, tmp_path):
+    for out in (tmp_path / "new" / "features", tmp_path):
+        result = CliRunner().invoke(app, ["extract", str(folder), "--out", str(out)])
+        assert result.exit_code == 0, result.output
+    for written in (tmp_path / "new" / "features", tmp_path / "features.safetensors"):
+        assert tl.load_features(written).X.shape == (36, 1280)
+
+
+def test_a_single_image_is_predicted(trained, folder, tmp_path):
+    image, csv = folder / "cat" / "00.jpg", tmp_path / "o.csv"
+    result = CliRunner().invoke(app, ["predict", str(trained[3]), str(image), "--csv", str(csv)])
+    assert result.exit_code == 0, result.output
+    (row,) = csv.read_text().splitlines()[1:]
+    assert row.split(",")[0] == str(image)
+    assert np.allclose([float(p) for p in row.split(",")[2:]], trained[0].predict(image)[0], atol=1e-5)
+
+
+def test_a_model_is_exported_to_the_current_folder_unless_told_otherwise(trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["export", str(trained[3])])
+    assert result.exit_code == 0 and result.stdout.startswith("model.onnx: "), result.output
+    assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
+
+
+@pytest.mark.parametrize("where, what", [(images, "difference_hash"), (Backbone, "prepare")])
+def test_ctrl_c_before_training_leaves_nothing_and_says_one_line(folder, tmp_path, monkeypatch, where, what):
+    whole, pressed = getattr(where, what), []
+
+    def press(*args):
+        if not pressed:
+            pressed.append(True)
+            signal.raise_signal(signal.SIGINT)
+        return whole(*args)
+
+    monkeypatch.setattr(where, what, press)
+    command = ["finetune", str(folder), "--recipe", "head", "--epochs", "2", "--out", str(tmp_path / "m")]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 130 and result.stderr.endswith("Stopped by Ctrl-C: nothing half-written is left\n")
+    assert result.stderr.count("\n") == 1 and not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "command, says",
+    [
+        ("predict {here} {photos} --csv {here}/o.csv", "model.json does not exist"),
+        ("predict {model} {here}/none --csv {here}/o.csv", "none does not exist"),
+        ("predict {model} {here}/file --csv {here}/o.csv", "file is not readable as an image"),
+        ("predict {model} {photos} --csv {here}", "is a folder: name a file"),
+        ("predict {model} {photos} --csv {here}/file/o.csv", "cannot be written (Not a directory)"),
+        ("export {here}/none", "model.json does not exist"),
+        ("export {model} --out {here}", "is a folder: name a file"),
+        ("export {model} --out {here}/file/m.onnx", "cannot be written (Not a directory)"),
+        ("extract {photos} --out {here}/file/f", "cannot be written (Not a directory)"),
+        ("extract {photos} --stage nose --out {here}/f", "no stage 'nose'"),
+        ("finetune {here}/none --out {here}/m", "none is not a folder"),
+        ("finetune {photos} --out {here}/file/m", "cannot be written (Not a directory)"),
+        ("finetune {photos} --out {here}/file", "choose another --out"),
+        ("finetune {photos} --out .", "choose another --out"),
+        ("finetune {photos} --out {photos}/m", "among the images"),
+        ("finetune {photos} --backbone no_such_net --out {here}/m", "no backbone is called 'no_such_net'"),
+        ("finetune {photos} --recipe magic --out {here}/m", "recipe must be one of"),
+        ("finetune {photos} --augment colour --out {here}/m", "--augment must be none, flips or dihedral"),
+        ("finetune {photos} --groups {here}/none --out {here}/m", "No such file"),
+        ("finetune {photos} --groups {here}/file --out {here}/m", "must begin with the line path,group"),
+        ("finetune {photos} --epochs 0 --out {here}/m", "epochs must be"),
+    ],
+)
+def test_a_users_mistake_is_one_line(tmp_path, folder, trained, command, says):
+    (tmp_path / "file").write_text("neither an image nor a folder")
+    words = command.format(here=tmp_path, photos=folder, model=trained[3]).split()
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 1 and result.stderr.startswith("Error: ") and says in result.stderr
+    assert result.stderr.count("\n") == 1 and [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_an_interrupted_training_is_neither_overwritten_nor_taken_up_unasked(folder, tmp_path):
+    (tmp_path / "m.checkpoint").mkdir()
+    result = CliRunner().invoke(app, ["finetune", str(folder), "--out", str(tmp_path / "m")])
+    assert result.exit_code == 1 and "m.checkpoint holds a training that was interrupted" in result.stderr
+    assert "--resume" in result.stderr
+
+
+@pytest.fixture
+def official_resnet18(tmp_path, monkeypatch):
+    """A file like torchvision's, of random numbers, where torch hub keeps it; its name tells its digest, as theirs."""
+    folder = tmp_path / "torch" / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    torch.manual_seed(0)
+    torch.save(torchvision.models.resnet18().state_dict(), folder / "unnamed")
+    digest = hashlib.sha256((folder / "unnamed").read_bytes()).hexdigest()
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(backbones, "_RESNET18_URL", f"https://nowhere.invalid/resnet18-{digest[:8]}.pth")
+    return (folder / "unnamed").rename(folder / f"resnet18-{digest[:8]}.pth")
+
+
+def test_resnet18_is_fine_tuned_saved_loaded_and_predicts(official_resnet18, folder, tmp_path):
+    backbone, data = tl.load_backbone("resnet18"), tl.data.image_folder(folder)
+    assert tl.extract(backbone, data).X.shape == (36, 512)
+    found = tl.finetune(backbone, data, data.split(by="random"), recipe="head", epochs=1, augment=None)
+    assert found.model.head.weight.shape == (3, 512)
+    given = torch.load(official_resnet18, weights_only=True)["layer4.1.conv2.weight"]
+    assert torch.equal(found.model.model.layer4[1].conv2.weight.cpu(), given)
+    found.save(tmp_path / "model")
+    assert np.array_equal(tl.load_finetuned(tmp_path / "model").predict(folder), found.predict(folder))
+
+
+def test_resnet18_through_the_command_line(official_resnet18, folder, tmp_path):
+    model, csv = tmp_path / "model", tmp_path / "o.csv"
+    command = ["finetune", str(folder), "--backbone", "resnet18", "--epochs", "1", "--out", str(model)]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert "# resnet18, fine-tuned: cat, coffee, rocket" in (model / "README.md").read_text()
+    done = CliRunner().invoke(app, ["predict", str(model), str(folder), "--csv", str(csv)])
+    assert done.exit_code == 0 and len(csv.read_text().splitlines()) == 37
+    official_resnet18.write_bytes(official_resnet18.read_bytes()[:-1])
+    command[-1] = str(tmp_path / "other")
+    refused = CliRunner().invoke(app, command)
+    assert refused.exit_code == 1 and refused.stderr.count("\n") == 1 and not (tmp_path / "other").exists()
+    assert f"{official_resnet18} is damaged: its SHA-256 begins" in refused.stderr
 
 
 def test_from_dataset_takes_torchvisions_own(folder):

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from tlbook import cache
 
@@ -48,25 +49,26 @@ class Batches:
         self.place = np.full((8, len(data)), -1, dtype=np.int64)  # of (view, row) in the store
         self.stored = None
 
-    def store(self, pairs):
+    def store(self, pairs, interrupts=(), hidden=False):
         """Compute the prefix of these (row, view) pairs (P, 2) once: in memory, or beyond `IN_MEMORY` on disk.
 
         The file has no name, so that it goes when it is no longer used, or when the process is killed.
+
+        Raises:
+            KeyboardInterrupt: ``interrupts``, the list of those caught, is no longer empty.
         """
         if not len(pairs):
             return
         blocks = [tuple(block.T) for block in np.split(pairs, range(_BLOCK, len(pairs), _BLOCK))]
-        for i, z in enumerate(self(blocks)):
-            if i == 0:
-                shape = (len(pairs), *z.shape[1:])
-                if 4 * np.prod(shape) <= IN_MEMORY:
-                    stored = np.empty(shape, np.float32)
-                else:
-                    folder = cache.folder()
-                    folder.mkdir(parents=True, exist_ok=True)
-                    with tempfile.TemporaryFile(dir=folder) as file:
-                        stored = np.memmap(file, np.float32, "w+", shape=shape)
-            stored[i * _BLOCK : i * _BLOCK + len(z)] = z.float().cpu().numpy()
+        stored, hidden = None, {"disable": True} if hidden else {}
+        with tqdm(total=len(pairs), desc="frozen part, once", unit=" images", leave=False, delay=1, **hidden) as bar:
+            for i, z in enumerate(self(blocks)):
+                if interrupts:
+                    raise KeyboardInterrupt
+                if stored is None:
+                    stored = _room((len(pairs), *z.shape[1:]))
+                stored[i * _BLOCK : i * _BLOCK + len(z)] = z.float().cpu().numpy()
+                bar.update(len(z))
         self.stored = stored
         self.place[pairs[:, 1], pairs[:, 0]] = np.arange(len(pairs))
 
@@ -102,6 +104,16 @@ class Batches:
             return self.model.as_tensor(self.data[i][0])
         except Exception as error:
             raise ValueError(f"example {i} cannot be read: {error}") from error
+
+
+def _room(shape):
+    """An array of float32 to fill, in memory or in a file without a name."""
+    if 4 * np.prod(shape) <= IN_MEMORY:
+        return np.empty(shape, np.float32)
+    folder = cache.folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        return np.memmap(file, np.float32, "w+", shape=shape)
 
 
 def share_of(train, seed, epoch, batches, augment, rank, world):

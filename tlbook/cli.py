@@ -10,13 +10,18 @@ import tlbook
 
 
 class _OneLineErrors(typer.core.TyperGroup):
-    """Print a user's mistake as a message; ``--debug`` shows the traceback."""
+    """Print a user's mistake, and Ctrl-C, as a message; ``--debug`` shows the traceback."""
 
     def invoke(self, ctx):
         try:
             return super().invoke(ctx)
         except (typer.Exit, typer.Abort):  # both are RuntimeErrors
             raise
+        except KeyboardInterrupt:
+            if ctx.params["debug"]:
+                raise
+            typer.echo("Stopped by Ctrl-C: nothing half-written is left", err=True)
+            raise typer.Exit(130) from None
         except (ValueError, OSError, RuntimeError, ModuleNotFoundError) as error:
             if ctx.params["debug"]:
                 raise
@@ -95,18 +100,33 @@ def _images(folder, groups, skip):
     return data
 
 
+def _can_write(option, path, is_file=True):
+    """Say now, and not after hours of computing, that nothing can be written at ``path``."""
+    import tempfile
+
+    if is_file and path.is_dir():
+        raise ValueError(f"{option} {path} is a folder: name a file")
+    try:
+        with tempfile.TemporaryFile(dir=next(p for p in path.absolute().parents if p.exists())):
+            pass
+    except OSError as error:
+        raise ValueError(f"{option} {path} cannot be written ({error.strerror}): choose another") from None
+
+
 @app.command()
 def extract(
     folder: Annotated[Path, typer.Argument(help="A folder that holds a folder of images for each class.")],
-    out: Annotated[Path, typer.Option(help="The folder for the features.")],
+    out: Annotated[Path, typer.Option(help="The file for the features, or a folder for features.safetensors.")],
     backbone: Backbone = "efficientnet_lite0",
     stage: Annotated[str, typer.Option(help="Where to read the features.")] = "final",
     skip: Skip = False,
 ):
     """Compute the features of a folder of images once, for tl.load_features.
 
-    Example: tlbook extract photos/ --out features/
+    Example: tlbook extract photos/ --out features.safetensors
     """
+    out = out / "features.safetensors" if out.is_dir() else out
+    _can_write("--out", out)
     data = _images(folder, None, skip)
     features = tlbook.extract(tlbook.load_backbone(backbone), data, stages=(stage,))
     features.save(out)
@@ -139,18 +159,26 @@ def finetune(
 
     from tlbook.data import near_duplicates
 
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if not out.name or out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} exists and is not an empty folder: choose another --out")
+    if folder.resolve() in out.resolve().parents:
+        raise ValueError(f"--out {out} would lie among the images: choose another")
+    _can_write("--out", out, is_file=False)
+    if augment not in ("none", "flips", "dihedral"):
+        raise ValueError(f"--augment must be none, flips or dihedral, got {augment!r}")
+    checkpoint = out.with_name(f"{out.name}.checkpoint")
+    if checkpoint.exists() and not resume:
+        raise ValueError(f"{checkpoint} holds a training that was interrupted: go on with --resume, or remove it")
     data = _images(folder, groups, skip)
     split = data.split(by="random" if groups is None else "group", seed=seed)
     twins = near_duplicates(data, split)
     if twins:
         typer.echo(
             f"Warning: {len(twins)} of {len(split.test)} test images look like one that is trained on, such as "
-            f"{twins[0]['test']} and {twins[0]['seen']}: the scores flatter. Keep such images together by --groups",
+            f"{twins[0]['test']} and {twins[0]['seen']}. If they show one thing, the scores flatter: keep such images "
+            "in one group of --groups",
             err=True,
         )
-    checkpoint = out.with_name(f"{out.name}.checkpoint")
     found = tlbook.finetune(
         tlbook.load_backbone(backbone),
         data,
@@ -167,9 +195,9 @@ def finetune(
         typer.echo(f"Nothing is lost: the same command with --resume goes on from {checkpoint}", err=True)
         raise typer.Exit(130)
     command = shlex.join(["tlbook", *sys.argv[1:]])
-    found.save(out, data=data, split=split, trained=f"Trained by `{command}`.")
+    scores = found.save(out, data=data, split=split, trained=f"Trained by `{command}`.")
     shutil.rmtree(checkpoint)
-    typer.echo(f"{found.evaluate(data, split.test)}\n\n{out}: see README.md")
+    typer.echo(f"{scores}\n\n{out}: see README.md")
 
 
 @app.command()
@@ -189,10 +217,13 @@ def predict(
     from tlbook.finetuned import load_finetuned
     from tlbook.images import check, inputs_of
 
+    _can_write("--csv", csv)
     found = load_finetuned(model)
     good, problems = check(inputs_of(images).paths)
     if problems:
         listed = "\n  ".join(problems[:20])
+        if images.is_file():
+            raise ValueError(listed)
         if not skip or not good:
             raise ValueError(f"{len(problems)} images cannot be read:\n  {listed}\nRemove them, or pass --skip")
         typer.echo(f"Warning: {len(problems)} images passed over:\n  {listed}", err=True)
@@ -210,9 +241,7 @@ def predict(
 @app.command()
 def export(
     model: Annotated[Path, typer.Argument(help="A folder that tlbook finetune wrote.")],
-    out: Annotated[
-        Path | None, typer.Option(help="The ONNX file; model.onnx in the current folder if left out.")
-    ] = None,
+    out: Annotated[Path, typer.Option(help="The ONNX file.")] = Path("model.onnx"),
 ):
     """Write a model as ONNX, and check that it answers as the original.
 
@@ -220,5 +249,6 @@ def export(
     """
     from tlbook.finetuned import load_finetuned
 
+    _can_write("--out", out)
     apart = load_finetuned(model).export(out)
     typer.echo(f"{out}: its probabilities differ from the original's by at most {apart:.0e}")

@@ -26,6 +26,8 @@ BUNDLED = {  # what the course uses without a network -> the package that brings
     "notebook runner": "nbclient",
     "notebook kernel": "ipykernel",
     "widgets": "ipywidgets",
+    "export to ONNX": "onnxscript",
+    "check of the ONNX file": "onnxruntime",
 }
 
 _KERNEL_ENDED = "The kernel ended: the run was interrupted, or the machine ran out of memory."

@@ -1,6 +1,7 @@
 """Examples, their labels, and which of them belong together."""
 
 import hashlib
+import importlib.metadata
 import importlib.util
 import warnings
 from collections.abc import Sequence
@@ -98,9 +99,10 @@ class Dataset:
     def subset(self, index):
         """Return the examples at ``index`` (integers or a mask of N booleans), in that order."""
         index = np.arange(len(self))[index]
+        picked = self.inputs.subset(index) if hasattr(self.inputs, "subset") else _Picked(self.inputs, index)
         return replace(
             self,
-            inputs=_Picked(self.inputs, index),
+            inputs=picked,
             labels=self.labels[index],
             groups=None if self.groups is None else self.groups[index],
             columns={name: values[index] for name, values in self.columns.items()},
@@ -119,7 +121,7 @@ class Dataset:
             Split(train, val, test) of sorted index arrays.
 
         Raises:
-            ValueError: no groups to split by, too few of them, a share outside [0, 1), an unknown group.
+            ValueError: no groups to split by, too few of them, a share that leaves a part empty, an unknown group.
         """
         groups = self._groups(by)
         rng = np.random.default_rng(seed)
@@ -233,7 +235,7 @@ def solar_cells(size=160):
         raise ModuleNotFoundError("the solar cells come with a package of their own: pip install 'tlbook[course]'")
     home = Path(spec.origin).parent / "data"
     rows = [line.split() for line in (home / "labels.csv").read_text().splitlines()]
-    stored = cache.folder() / f"solar_cells_{int(size)}.npy"
+    stored = cache.folder() / f"solar_cells_{importlib.metadata.version('elpv-dataset')}_{int(size)}.npy"
     if not stored.exists():
         with cache.atomic(stored) as part:
             _store_images([home / path for path, _, _ in rows], int(size), part)
@@ -295,7 +297,9 @@ def image_folder(path, *, groups=None, on_error="raise"):
     loose = [f for f in found if f.parent == root]
     bits, problems = images.check([f for f in found if f.parent != root])
     problems += [f"{f} is not an image" for f in strays] + [f"{f} is in no class's folder" for f in loose]
-    of_class = {folder.name: [f for f in bits if folder in f.parents] for folder in folders}
+    of_class = {folder.name: [] for folder in folders}
+    for f in bits:
+        of_class[f.relative_to(root).parts[0]].append(f)
     problems += [
         f"{root / name} has {len(files)} usable images, fewer than {FEWEST}"
         for name, files in of_class.items()
@@ -350,6 +354,9 @@ def near_duplicates(data, split, distance=4):
 def from_dataset(dataset, *, class_names=None, groups=None, name=None, fingerprint=None):
     """Take any map-style dataset of (input, label): torchvision's, a list of pairs, …
 
+    torchvision's classes download what is not yet in their ``root``. Give them the folder that ``TLBOOK_MIRROR`` names,
+    and without a network they find there what was put there before, in their own layout (``FashionMNIST/raw/…``).
+
     Args:
         dataset: has ``len()`` and ``dataset[i] -> (input, label)``; labels are integers from 0.
         class_names: the K names; without them ``dataset.classes``, or the numbers 0 … K − 1.
@@ -361,6 +368,9 @@ def from_dataset(dataset, *, class_names=None, groups=None, name=None, fingerpri
 
     >>> from_dataset([("good", 1), ("bad", 0), ("fine", 1)], class_names=("negative", "positive"))
     Dataset 'list': 3 examples (negative 1, positive 2)
+    >>> import os, torchvision
+    >>> root = os.environ.get("TLBOOK_MIRROR", "data")
+    >>> clothes = from_dataset(torchvision.datasets.FashionMNIST(root, download=True))  # doctest: +SKIP
     """
     targets = getattr(dataset, "targets", None)  # torchvision's name: labels without decoding the images
     if targets is None or getattr(dataset, "target_transform", None) is not None:

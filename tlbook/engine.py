@@ -102,9 +102,9 @@ def one_ctrl_c():
     caught = []
 
     def note(number, frame):
-        if caught:
-            raise KeyboardInterrupt
         caught.append(number)
+        if len(caught) > 1:
+            raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():
         yield caught
@@ -136,13 +136,15 @@ def file_of(checkpoint):
 def key_of(backbone, data, split, recipe, objective, run):
     """What a run is the same run by."""
     seen = np.concatenate([split.train, split.val]).astype(np.int64)
-    arrays = [split.train, split.val, objective.weights(data, split.train)[seen], data.labels[seen]]
+    weights, sizes = objective.weights(data, split.train)[seen], np.array([len(split.train), len(split.val)])
+    arrays = [sizes, split.train, split.val, weights, data.labels[seen]]
     digest = hashlib.sha256(b"".join(np.ascontiguousarray(a).tobytes() for a in arrays)).hexdigest()
     numbers = {k: getattr(objective, k) for k in ("l2_sp", "l2_head", "label_smoothing")}
     inputs = {
         "backbone": backbone.fingerprint,
         "inputs": data.subset(seen).fingerprint,
         "labels, weights, split": digest,
+        "parameters that learn": [name for name, p in backbone.named_parameters() if p.requires_grad],
     }
     return {
         k: str(v) for k, v in (inputs | numbers | {"recipe": (type(recipe).__name__, asdict(recipe))} | run).items()

@@ -6,6 +6,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 METRICS = ("accuracy", "balanced_accuracy", "auc", "log_loss")
+_AT_ONCE = 2**20  # weights of resampled examples: a handful of arrays of 8 MiB
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,8 @@ class Evaluation:
         accuracy, balanced_accuracy, auc, log_loss: floats; the AUC is macro one-vs-rest for more than two classes.
         within_group_auc: the mean AUC inside the groups that hold several classes: which example of a group, not which
             group. NaN without groups.
-        interval: {metric: (low, high)} by bootstrap over whole groups (over examples where there are none).
+        interval: {metric: (low, high)} by bootstrap over whole groups (over examples where there are none). Draws in
+            which a class is missing, and a metric so not defined, are left out; NaN where there is one group only.
         baselines: {name: {metric: float}} of predictions that never look at an input.
     """
 
@@ -72,7 +74,8 @@ def evaluate(probabilities, labels, *, groups=None, sample_weight=None, referenc
         resamples, seed: of the bootstrap.
 
     Returns:
-        Evaluation. A metric that is not defined (an AUC of one class) is NaN.
+        Evaluation. The baseline "majority" answers with the shares of classes in ``reference``, or else in ``labels``
+        themselves. A metric that is not defined (an AUC of one class) is NaN.
 
     Raises:
         ValueError: shapes that do not agree, labels outside the classes, rows that are not probabilities.
@@ -97,7 +100,7 @@ def evaluate(probabilities, labels, *, groups=None, sample_weight=None, referenc
         raise ValueError("sample_weight must be numbers of at least 0, and not all 0")
 
     scores = _metrics(p, y, w[None])
-    draws = _metrics(p, y, w * _resample(groups, len(y), resamples, seed))
+    draws = _draws(p, y, w, groups, resamples, seed)
     interval = {m: _interval(draws[m]) for m in METRICS}
     share = np.bincount(y if reference is None else reference[0], minlength=p.shape[1]).astype(float)
     baselines = {"majority": np.tile(share / share.sum(), (len(y), 1))}
@@ -133,9 +136,8 @@ def compare(a, b, *, metric="auc", resamples=2000, seed=0):
         or (a.groups is not None and not np.array_equal(a.groups, b.groups))
     ):
         raise ValueError("compare needs two evaluations of the same examples, in the same order")
-    w = a.sample_weight * _resample(a.groups, len(a.labels), resamples, seed)
-    draws = _metrics(a.probabilities, a.labels, w)[metric] - _metrics(b.probabilities, b.labels, w)[metric]
-    return Comparison(metric, getattr(a, metric) - getattr(b, metric), _interval(draws))
+    of_a, of_b = (_draws(e.probabilities, e.labels, e.sample_weight, e.groups, resamples, seed)[metric] for e in (a, b))
+    return Comparison(metric, getattr(a, metric) - getattr(b, metric), _interval(of_a - of_b))
 
 
 def _metrics(p, y, W):
@@ -145,19 +147,14 @@ def _metrics(p, y, W):
     with np.errstate(invalid="ignore", divide="ignore"):
         of_class = np.stack([W @ (y == k).astype(float) for k in range(K)])  # (K, R)
         recall = np.stack([W @ (hit & (y == k)) for k in range(K)]) / of_class
-        aucs = [_auc(p[:, k], y == k, W) for k in ([1] if K == 2 else range(K))]
-        aucs = np.stack([a for a in aucs if not np.isnan(a).all()] or [np.full(len(W), np.nan)])
+        present = np.unique(y)  # a draw without one of these has no such score: NaN
+        aucs = np.stack([_auc(p[:, k], y == k, W) for k in ([1] if K == 2 else present)])
         return {
             "accuracy": W @ hit / total,
-            "balanced_accuracy": _mean(recall),
-            "auc": _mean(aucs),
+            "balanced_accuracy": recall[present].mean(0),
+            "auc": aucs.mean(0),
             "log_loss": W @ -np.log(p[np.arange(len(y)), y].clip(1e-12)) / total,
         }
-
-
-def _mean(rows):
-    """The mean over the rows that are numbers."""
-    return np.where(np.isnan(rows).all(0), np.nan, np.nansum(rows, 0) / np.maximum((~np.isnan(rows)).sum(0), 1))
 
 
 def _auc(score, positive, W):
@@ -170,12 +167,18 @@ def _auc(score, positive, W):
     return (P * (below + N / 2)).sum(0) / (P.sum(0) * N.sum(0))
 
 
-def _resample(groups, n, resamples, seed):
-    """(R, N) how often each example is drawn, by drawing as many whole groups as there are."""
+def _draws(p, y, w, groups, resamples, seed):
+    """{metric: (R,)} of R draws of as many whole groups as there are; `_AT_ONCE` numbers at a time, for the memory."""
     rng = np.random.default_rng(seed)
-    unit = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
-    k = unit.max() + 1
-    return rng.multinomial(k, np.full(k, 1 / k), size=resamples)[:, unit].astype(float)
+    unit = np.arange(len(y)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    k, size = unit.max() + 1, max(1, _AT_ONCE // len(y))
+    if k == 1:  # one group says nothing of how groups differ
+        return {metric: np.full(resamples, np.nan) for metric in METRICS}
+    found = []
+    for start in range(0, resamples, size):
+        times = rng.multinomial(k, np.full(k, 1 / k), size=min(size, resamples - start))  # each group is drawn
+        found.append(_metrics(p, y, w * times[:, unit]))
+    return {metric: np.concatenate([scores[metric] for scores in found]) for metric in METRICS}
 
 
 def _interval(draws):

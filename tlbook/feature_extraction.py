@@ -18,8 +18,8 @@ from accelerate import PartialState
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from tlbook import __version__, device
 from tlbook import cache as disk
-from tlbook import device
 
 VIEWS = {  # what xᵢ may be of X: a function of the prepared batch (B, 3, H, W), and of a number where a ":" asks for it
     "identity": lambda x: x,
@@ -162,6 +162,7 @@ def extract(
 
     if cache:
         key = [[b.fingerprint for b in backbones], data.fingerprint, stages, views, list(map(str, dtypes))]
+        key.append(__version__)  # another one may prepare images otherwise
         path = disk.folder() / "features" / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]}.npy"
         if not path.exists():
             _write(path, backbones, data, stages, views, dtypes, batch_size, sum(widths.values()))

@@ -155,8 +155,8 @@ def finetune(
 
     D is ``split.train``. After each epoch, and before the first, the loss on ``split.val`` is measured, and the weights
     with the lowest are returned (without ``val``, the last ones). The start itself is returned only where its head is a
-    probe, never with a head at random. ``split.test`` is not looked at. While the first stages are frozen, what they
-    make of each example and view is computed once and kept. No argument is changed.
+    probe, not with a head at random (but for Ctrl-C in the first epoch). ``split.test`` is not looked at. While the
+    first stages are frozen, what they make of each example and view is computed once and kept. No argument is changed.
 
     All that is random (order, views, dropout) is a function of the seed, the epoch and the step, so that a resumed run
     is the run that was never interrupted, and processes under ``torchrun``, which share each batch, agree on it.
@@ -181,7 +181,8 @@ def finetune(
         resume: go on from the checkpoint, if there is one yet.
 
     Returns:
-        FineTuned. Ctrl-C ends the training after the step and returns the best weights so far.
+        FineTuned. Ctrl-C ends the training after the step and returns the best weights so far; where there are none
+        yet, and a second time, it is Python's KeyboardInterrupt.
 
     Raises:
         ValueError: arguments that make no sense, a class without training examples, a checkpoint of another run.
@@ -198,14 +199,18 @@ def finetune(
     objective = objective or Objective()
     recipe = RECIPES[recipe]() if isinstance(recipe, str) and recipe in RECIPES else recipe
     device = backbone.device
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), engine.one_ctrl_c() as interrupts:
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
         run = Run(
             backbone, data, split, recipe, objective, epochs=epochs, lr=lr, batch_size=batch_size,
             accumulate=accumulate, clip=clip, augment=augment, precision=precision, store_prefix=store_prefix,
             seed=seed, checkpoint=checkpoint, resume=resume,
         )  # fmt: skip
-        with memory_kept(device):
-            _descend(run, interrupts)
+        with memory_kept(device), engine.one_ctrl_c() as interrupts:
+            try:
+                _descend(run, interrupts)
+            except KeyboardInterrupt:  # while a prefix was stored, or the second
+                if run.best is None or len(interrupts) > 1:
+                    raise
     history, epoch, finished = Table(run.now["history"]), run.now["epoch"], run.now["step"] == run.steps
     if not finished:
         print(f"stopped at step {run.now['step']} of {run.steps}; the weights are those of epoch {epoch}")
@@ -214,38 +219,31 @@ def finetune(
 
 def _descend(run, interrupts):
     """Go down the gradient until the last epoch, or until Ctrl-C."""
-    bar = tqdm(
-        total=run.steps,
-        initial=run.now["step"],
-        desc="fine-tuning",
-        leave=False,
-        **{"disable": True} if run.rank else {},
-    )
+    hidden = {"disable": True} if run.rank else {}  # disable=False would overrule TQDM_DISABLE
     last_save = time.monotonic()
-    for epoch in range(run.now["step"] // run.batches_an_epoch, run.epochs):
-        clock, pending = time.monotonic(), []
-        run.begin(epoch)
-        for share, parts in run.batches_of(epoch):
-            factor = schedule(run.now["step"], run.steps)
-            for group in run.optimizer.param_groups:
-                group["lr"] = group["initial_lr"] * factor
-            torch.manual_seed(engine.number_of(run.seed, run.now["step"], run.rank))
-            pending.append((_step(run, share, parts), share[2]))
-            run.now["step"] += 1
-            bar.update()
-            over = run.now["step"] % run.batches_an_epoch == 0
-            if run.device.type == "cpu" or len(pending) == 16 or over:  # to look at a number waits for the GPU
-                stop = run.look(pending, interrupts, run.lr * factor)
-                pending = []
-                if over:
-                    run.validate(epoch + 1, run.lr * factor, clock)
-                if over or stop or time.monotonic() - last_save >= CHECKPOINT_SECONDS:
-                    run.save()
-                    last_save = time.monotonic()
-                if stop:
-                    bar.close()
-                    return
-    bar.close()
+    with tqdm(total=run.steps, initial=run.now["step"], desc="fine-tuning", leave=False, **hidden) as bar:
+        for epoch in range(run.now["step"] // run.batches_an_epoch, run.epochs):
+            clock, pending = time.monotonic(), []
+            run.begin(epoch, interrupts)
+            for share, parts in run.batches_of(epoch):
+                factor = schedule(run.now["step"], run.steps)
+                for group in run.optimizer.param_groups:
+                    group["lr"] = group["initial_lr"] * factor
+                torch.manual_seed(engine.number_of(run.seed, run.now["step"], run.rank))
+                pending.append((_step(run, share, parts), share[2]))
+                run.now["step"] += 1
+                bar.update()
+                over = run.now["step"] % run.batches_an_epoch == 0
+                if run.device.type == "cpu" or len(pending) == 16 or over:  # to look at a number waits for the GPU
+                    stop = run.look(pending, interrupts, run.lr * factor)
+                    pending = []
+                    if over:
+                        run.validate(epoch + 1, run.lr * factor, clock)
+                    if over or stop or time.monotonic() - last_save >= CHECKPOINT_SECONDS:
+                        run.save()
+                        last_save = time.monotonic()
+                    if stop:
+                        return
 
 
 def _step(run, share, parts):

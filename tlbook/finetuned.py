@@ -15,6 +15,7 @@ from uuid import uuid4
 import numpy as np
 import torch
 from torch import nn
+from tqdm import tqdm
 
 from tlbook import checkpoints, engine, images
 from tlbook.batches import Batches, jobs_of
@@ -32,7 +33,7 @@ class FineTuned:
     """A fine-tuned classifier of K classes, with the weights of the epoch that validation chose.
 
     Attributes:
-        model: Backbone with a head of K classes, in eval mode, nothing frozen.
+        model: Backbone with a head of K classes, in eval mode, none of its modules frozen.
         history: a row for each epoch; epoch 0 is the start.
         epoch: the one whose weights these are.
         class_names: the K names.
@@ -62,9 +63,10 @@ class FineTuned:
         else:
             inputs = images.inputs_of(inputs)
             data = Dataset(inputs, np.zeros(len(inputs), int), self.class_names)
-        jobs = jobs_of(np.arange(len(data)), batch_size)
+        jobs, batches = jobs_of(np.arange(len(data)), batch_size), Batches(self.model, data)
+        bar = {"total": len(jobs), "desc": "predicting", "unit": " batches", "leave": False, "delay": 1}
         with memory_kept(self.model.device):
-            return engine.softmax(self.model, Batches(self.model, data), jobs, len(self.class_names))
+            return engine.softmax(self.model, lambda jobs: tqdm(batches(jobs), **bar), jobs, len(self.class_names))
 
     def evaluate(self, data, index):
         """Score the examples at ``index``: a `tlbook.evaluation.Evaluation` with intervals by group."""
@@ -84,12 +86,18 @@ class FineTuned:
             folder: does not exist yet, or is empty.
             trained: how, in words or as a command, for the card.
 
+        Returns:
+            The Evaluation on ``split.test``; None without ``data``.
+
         Raises:
-            FileExistsError: there is something in the folder.
+            FileExistsError: there is something in the folder. ValueError: the model has LoRA that was not merged.
         """
+        if any(hasattr(module, "_plain") for module in self.model.modules()):
+            raise ValueError("the model has LoRA beside its weights: tl.lora.merge(found.model) first")
         facts = self._facts()
         about = {"model": facts, "date": date.today().isoformat(), "versions": _versions(), "trained": trained}
         about["licence"] = _licence(self.model.name)
+        e = None
         with _whole_folder(folder) as part:
             checkpoints.write(part / _WEIGHTS, self.model.model.state_dict(), facts)
             about["weights"] = {"file": _WEIGHTS, "sha256": _digest(part / _WEIGHTS)}
@@ -101,6 +109,7 @@ class FineTuned:
                 _draw(self, data, split.test, e, part)
             (part / _ABOUT).write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
             (part / "README.md").write_text(_card(about), encoding="utf-8")
+        return e
 
     def export(self, path):
         """Write the classifier as ONNX, and check with ONNX Runtime that it answers as the original.
@@ -260,7 +269,15 @@ def _licence(name):
 def _facts_of(data, split):
     parts = zip(("train", "val", "test"), split, strict=True)
     counts = {part: data.subset(rows).class_counts.tolist() for part, rows in parts}
-    return {"name": data.name, "fingerprint": data.fingerprint, "grouped": data.groups is not None, "images": counts}
+    return {"name": data.name, "fingerprint": data.fingerprint, "groups": _groups_of(data, split), "images": counts}
+
+
+def _groups_of(data, split):
+    """ "whole", "torn" where one has images on both sides of the test, or None without groups."""
+    if data.groups is None:
+        return None
+    seen = data.groups[np.concatenate([split.train, split.val])]
+    return "torn" if np.isin(data.groups[split.test], seen).any() else "whole"
 
 
 def _draw(found, data, index, evaluation, folder):
@@ -284,9 +301,11 @@ def _card(about):
         lines += ["## Images", "", "| part | " + " | ".join(model["class_names"]) + " |"]
         lines += ["| --- |" + " ---: |" * len(model["class_names"])]
         lines += [f"| {part} | " + " | ".join(map(str, n)) + " |" for part, n in data["images"].items()]
-        how = "Groups were kept whole." if data["grouped"] else (
-            "The parts were drawn at random: if several images show one thing, the scores below flatter."
-        )  # fmt: skip
+        how = {
+            "whole": "Groups were kept whole.",
+            "torn": "Groups stand on both sides of the test: if what is new in use is a group, the scores flatter.",
+            None: "The parts were drawn at random: if several images show one thing, the scores below flatter.",
+        }[data["groups"]]
         lines += ["", how, "", "## Scores on the test part", "", "| metric | value | 95 % interval | majority |"]
         lines += ["| --- | ---: | --- | ---: |"]
         for metric, score in about["scores"].items():

@@ -83,6 +83,9 @@ class Files:
         x = self.paths[i]
         return read(x) if isinstance(x, (str, os.PathLike)) else x
 
+    def subset(self, index):
+        return Files(self.paths[i] for i in index)
+
     def fingerprint(self):
         """SHA-256 over the contents of the files, which are not decoded for it."""
         with ThreadPoolExecutor(os.cpu_count()) as readers:
@@ -134,14 +137,20 @@ def check(paths):
             return path, None, str(error)
 
     good, problems = {}, []
-    with ThreadPoolExecutor(os.cpu_count()) as readers:
-        for path, bits, problem in tqdm(
-            readers.map(look, paths), total=len(paths), desc="looking at images", leave=False, delay=1
-        ):
-            if problem is None:
-                good[path] = bits
-            else:
-                problems.append(problem)
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as readers,
+        tqdm(total=len(paths), desc="looking at images", unit=" images", leave=False, delay=1) as bar,
+    ):
+        try:
+            for path, bits, problem in readers.map(look, paths):
+                if problem is None:
+                    good[path] = bits
+                else:
+                    problems.append(problem)
+                bar.update()
+        except KeyboardInterrupt:
+            readers.shutdown(wait=False, cancel_futures=True)  # or all the others would be looked at first
+            raise
     return good, problems
 
 
@@ -150,11 +159,14 @@ def groups_of(paths, root, groups):
     names = [path.relative_to(root).as_posix() for path in paths]
     if callable(groups):
         return np.array([groups(name) for name in names])
-    with Path(groups).open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.reader(file))
+    try:
+        with Path(groups).open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.reader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{groups} is not a CSV file ({error})") from None
     if not rows or [cell.strip().lower() for cell in rows[0]] != ["path", "group"]:
         raise ValueError(f"{groups} must begin with the line path,group")
-    known = {row[0].strip(): row[1].strip() for row in rows[1:] if len(row) == 2}
+    known = {row[0].strip(): row[1].strip() for row in rows[1:] if len(row) == 2 and row[1].strip()}
     missing = [name for name in names if name not in known]
     if missing:
         raise ValueError(

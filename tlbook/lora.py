@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from tlbook.parameter_transfer import TransferError, transfer
+from tlbook.parameters import is_frozen
 
 
 def _update(layer):
@@ -83,6 +84,8 @@ def inject(model, rank, alpha, targets):
     for name in chosen:
         if hasattr(layers[name], "_plain") or hasattr(layers[name], "_merged"):
             raise TransferError(f"{name} has LoRA already")
+        if is_frozen(layers[name]):
+            raise TransferError(f"{name} is frozen, and a later unfreeze would drop LoRA: tl.unfreeze the model first")
         if owners[id(layers[name]._parameters.get("weight"))] != 1:
             raise TransferError(f"the weight of {name} is shared with another layer, which a merge would change too")
 

@@ -69,9 +69,14 @@ def freeze_stages(model, stages, batchnorm=False):
             parameter.requires_grad_(False)
     for name, module in model.named_modules():
         if of.get(name) in stages or batchnorm and isinstance(module, _BatchNorm):
-            if not is_frozen(module):
-                module.__class__ = _frozen(type(module))
-            module.eval()
+            hold(module)
+
+
+def hold(module):
+    """Keep the module in eval mode, whatever ``.train()`` says."""
+    if not is_frozen(module):
+        module.__class__ = _frozen(type(module))
+    module.eval()
 
 
 def unfreeze(model):

@@ -1,6 +1,7 @@
 """How good are these features? Probes: the simplest classifiers that can be put on them.
 
-The linear probe is multinomial logistic regression with an L2 penalty, a convex problem with one answer:
+The linear probe is multinomial logistic regression with an L2 penalty: convex, and strictly so in W, so that there is
+one answer:
 
     minimise over W, b:   C Σᵢ sᵢ ℓ(W xᵢ + b, yᵢ) + ½ ‖W‖²        ℓ = cross-entropy, sᵢ = weight of example i
 
@@ -57,14 +58,15 @@ def linear_probe(features, split, *, C=None, class_weight=None, sample_weight=No
         C: the inverse strength of the penalty; None chooses it from `CS`.
         class_weight: None, or "balanced" to give every class the same total weight.
         sample_weight: (N,) non-negative weights, or None.
-        folds: how many parts of the training rows choose C; whole groups where there are groups.
+        folds: parts of the training rows to choose C on; whole groups where there are any, at most as many.
         seed: of that division.
 
     Returns:
         Probe
 
     Raises:
-        ValueError: a single class in the training rows, a C that is not positive, weights of another length.
+        ValueError: a single class or, where C is to be chosen, a single group in the training rows; a C that is not
+            positive; weights of another length.
 
     Lesson 03. Checked against scikit-learn's LogisticRegression.
     """
@@ -90,9 +92,10 @@ def linear_probe(features, split, *, C=None, class_weight=None, sample_weight=No
     axes = _principal_axes(Z) if len(Z) >= Z.shape[1] else None  # found once: they serve every part of these rows
     path, scores = Table(), None
     if C is None:
-        inner = Dataset(X, y, [str(k) for k in range(K)], groups).folds(
-            folds, by="random" if groups is None else "group", seed=seed
-        )
+        by, units = ("random", len(y)) if groups is None else ("group", len(np.unique(groups)))
+        if units < 2:
+            raise ValueError("the training rows are of one group, and C is chosen on held-out groups: give C=, or more")
+        inner = Dataset(X, y, [str(k) for k in range(K)], groups).folds(min(folds, units), by=by, seed=seed)
         paths = [fit_path(X[p.train], y[p.train], CS, weight[p.train], K, axes=axes, tol=1e-4) for p in inner]
         best = np.inf
         for c, fits in zip(CS, zip(*paths, strict=True), strict=False):

@@ -1,7 +1,7 @@
 """The running score card: what each method buys on panels that no one has labelled.
 
-Two kinds of rows stand side by side: those that ship with the course (``recorded.json``, with command, commit, date and
-hardware) and those that this reader's own cells produced, which live in the cache folder.
+What the course recorded when it was last run as a whole (``recorded.json``, with command, commit, date and hardware)
+stands beside what this reader's own cells measured, which lives in the cache folder.
 """
 
 import json
@@ -10,8 +10,10 @@ from pathlib import Path
 from tlbook import cache
 from tlbook.table import Table
 
+RECORDED = Path(__file__).with_name("recorded.json")
 
-def record(lesson, method, evaluation, *, trained):
+
+def record(lesson, method, evaluation, *, trained, seconds):
     """Add a row to the reader's score card; the row of the same lesson and method is replaced.
 
     Args:
@@ -19,6 +21,7 @@ def record(lesson, method, evaluation, *, trained):
         method: a few words.
         evaluation: an `Evaluation` on held-out panels.
         trained: how many parameters were fitted.
+        seconds: how long a fit took, what is cached left out.
     """
     row = {
         "lesson": lesson,
@@ -26,28 +29,45 @@ def record(lesson, method, evaluation, *, trained):
         "AUC": round(evaluation.auc, 3),
         "AUC 95 %": "{:.2f} … {:.2f}".format(*evaluation.interval["auc"]),
         "balanced accuracy": round(evaluation.balanced_accuracy, 3),
+        "bal. acc. 95 %": "{:.2f} … {:.2f}".format(*evaluation.interval["balanced_accuracy"]),
         "trained": int(trained),
+        "seconds": round(seconds, 1),
     }
-    rows = [old for old in _own_rows() if (old["lesson"], old["method"]) != (lesson, method)]
+    rows = [old for old in own_rows() if (old["lesson"], old["method"]) != (lesson, method)]
     with cache.atomic(_own()) as part:
-        part.write_text(json.dumps([*rows, row], indent=1), encoding="utf-8")
+        part.write_text(json.dumps([*rows, row], indent=1, ensure_ascii=False), encoding="utf-8")
 
 
-def scorecard():
-    """Show the recorded rows and the reader's own, by lesson.
+def scorecard(until=None):
+    """Show the reader's rows beside the recorded ones, by lesson.
+
+    Args:
+        until: the number of the last lesson to show, such as "03"; all of them when None.
 
     Returns:
-        Table of whose, lesson, method, AUC with its interval, balanced accuracy, trained parameters.
+        Table of lesson, method, AUC as recorded and as this reader measured it ("" where there is none), and of the
+        reader's row, or else the recorded one: the 95 % intervals, balanced accuracy, trained parameters, seconds a
+        fit.
     """
-    recorded = json.loads(Path(__file__).with_name("recorded.json").read_text(encoding="utf-8"))
-    shipped = [{"whose": f"recorded {recorded['date']}"} | row for row in recorded["rows"]]
-    own = [{"whose": "yours"} | row for row in _own_rows()]
-    return Table(sorted(shipped + own, key=lambda row: (row["lesson"], row["method"], row["whose"])))
+    recorded, own = ({(row["lesson"], row["method"]): row for row in rows} for rows in (_recorded(), own_rows()))
+    table = Table()
+    for lesson, method in sorted(recorded.keys() | own.keys()):
+        theirs, mine = recorded.get((lesson, method)), own.get((lesson, method))
+        if until is None or lesson <= until:
+            aucs = {"AUC recorded": theirs["AUC"] if theirs else "", "AUC yours": mine["AUC"] if mine else ""}
+            rest = {name: value for name, value in (mine or theirs).items() if name not in ("lesson", "method", "AUC")}
+            table.append({"lesson": lesson, "method": method} | aucs | rest)
+    return table
+
+
+def own_rows():
+    """The reader's rows, in the order in which they were measured."""
+    return json.loads(_own().read_text(encoding="utf-8")) if _own().exists() else []
+
+
+def _recorded():
+    return json.loads(RECORDED.read_text(encoding="utf-8"))["rows"]
 
 
 def _own():
     return cache.folder() / "scorecard.json"
-
-
-def _own_rows():
-    return json.loads(_own().read_text(encoding="utf-8")) if _own().exists() else []

@@ -13,7 +13,7 @@ from tlbook import checkpoints, engine
 from tlbook.batches import AUGMENTATIONS, Batches, jobs_of, mine_of, parts_of, share_of, worth_storing
 from tlbook.data import Split
 from tlbook.evaluation import evaluate
-from tlbook.parameters import _BatchNorm, audit, freeze_stages, is_frozen, parameter_groups, unfreeze
+from tlbook.parameters import _BatchNorm, audit, freeze_stages, hold, is_frozen, parameter_groups, unfreeze
 from tlbook.probes import linear_probe
 from tlbook.recipes import RECIPES, Recipe, plan_of
 
@@ -43,7 +43,13 @@ class Run:
         self.model, self.theta0 = _start(backbone, data, train, recipe, objective, self.seed)
         self.start = engine.snapshot(self.model)
         self.wanted = {name for name, p in self.model.named_parameters() if p.requires_grad}
+        self.held = {name for name, module in backbone.named_modules() if is_frozen(module)}
         self.plan, self.learning = plan_of(self.model, recipe, self.epochs), None
+        if any(self.plan) and not self.wanted & self.theta0.keys():
+            raise ValueError(
+                "the recipe lets stages learn, but no parameter of the backbone requires a gradient: "
+                "backbone.requires_grad_(True) first, or recipe='head'"
+            )
         n = self.batches_an_epoch = math.ceil(len(train) / self.batch_size)
         self.steps = self.epochs * n
         if len(train) // n < self.world * self.accumulate:
@@ -60,11 +66,15 @@ class Run:
         if self.best is None:
             self.now = {"step": 0, "history": [], "epoch": 0, "lowest": math.inf, "loss": 0.0, "smooth": None}
 
-    def begin(self, epoch):
-        """Freeze what does not learn in this epoch, and make the optimizer and the batches for what does."""
+    def begin(self, epoch, interrupts=()):
+        """Freeze what does not learn in this epoch, and make the optimizer and the batches for what does.
+
+        Raises:
+            KeyboardInterrupt: ``interrupts`` is no longer empty, while a prefix is stored.
+        """
         if self.plan[epoch] != self.learning:
             self.learning = self.plan[epoch]
-            self._prepare(epoch)
+            self._prepare(epoch, interrupts)
             if self.saved is not None and self.plan[(self.now["step"] - 1) // self.batches_an_epoch] == self.learning:
                 checkpoints.load_optimizer_state(self.optimizer.optimizer, self.saved)
             self.saved = None
@@ -72,12 +82,15 @@ class Run:
             self.validate(0, 0.0, time.monotonic())
         self.model.train()
 
-    def _prepare(self, epoch):
+    def _prepare(self, epoch, interrupts):
         model = self.model
         unfreeze(model)
         for name, p in model.named_parameters():
             p.requires_grad_(name in self.wanted)
         freeze_stages(model, set(model.stages) - set(self.learning), self.recipe.freeze_batchnorm)
+        for name, module in model.named_modules():
+            if name in self.held:  # frozen by the caller
+                hold(module)
         rates = {k: getattr(self.recipe, k) for k in ("layer_decay", "head_multiplier", "weight_decay", "only")}
         optimizer = torch.optim.AdamW(_groups(model, self.lr, self.objective, rates))
         problems = audit(model, optimizer).problems
@@ -96,7 +109,7 @@ class Run:
         if until is not None and self.store_prefix:
             phase = [e for e in range(self.epochs) if self.plan[e] == self.learning]
             val = mine_of(self.split.val, self.rank, self.world)
-            self.batches.store(worth_storing([self.shares[e] for e in phase], val))
+            self.batches.store(worth_storing([self.shares[e] for e in phase], val), interrupts, hidden=self.rank > 0)
 
     def batches_of(self, epoch):
         """Yield this process's share of each batch still to come, (rows, views, size), and an iterator of its parts."""
@@ -143,9 +156,11 @@ class Run:
             checkpoints.write(engine.file_of(self.checkpoint), parts, self.now | {"key": self.key})
 
     def best_model(self):
-        """The model with the best weights, in eval mode, nothing frozen."""
+        """The model with the best weights, in eval mode; what requires a gradient is what did when it was given."""
         self.model.load_state_dict(self.best)
         unfreeze(self.model)
+        for name, p in self.model.named_parameters():
+            p.requires_grad_(name in self.wanted)
         self.accelerator.free_memory()
         return self.model.eval()
 

@@ -1,0 +1,137 @@
+"""The frame around every lesson, written from one source each.
+
+    python notebooks/frame.py                     # renew the frames
+    python notebooks/frame.py --repo owner/name   # move the course to another repository: `make links REPO=owner/name`
+    python notebooks/frame.py --record            # keep the score card of the last run as the recorded one
+
+| in the lessons                              | source                              |
+| ------------------------------------------- | ----------------------------------- |
+| links to neighbours, Colab, Binder; set-up  | the file names; pyproject.toml      |
+| `[Kumar et al., 2022](… "kumar2022")`       | references.json, cited by key       |
+| the list of references at the end           | references.json, and what is cited  |
+| the glossary (cell tagged `glossary`)       | glossary.json                       |
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import subprocess
+from datetime import date
+from pathlib import Path
+
+import nbformat
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+PYPROJECT = ROOT / "pyproject.toml"
+CITED = re.compile(r'\]\(\S+ "([a-z]+\d{4}[a-z]?)"\)')  # [text](link "key")
+NAVIGATION = re.compile(r"^.*\[Course map\]\(.*\n*", re.MULTILINE)
+
+
+def repository():
+    """owner/name, from the only place that holds it."""
+    return re.search(r'^Repository = "https://github\.com/([^"]+)"', PYPROJECT.read_text(), re.MULTILINE)[1]
+
+
+def lessons():
+    return sorted(HERE.glob("[0-9][0-9]_*.ipynb"))
+
+
+def references():
+    return json.loads((HERE / "references.json").read_text(encoding="utf-8"))
+
+
+def glossary():
+    return json.loads((HERE / "glossary.json").read_text(encoding="utf-8"))
+
+
+def title(notebook):
+    """ "04 Fine-tuning", without what follows the colon."""
+    return notebook.cells[0].source.splitlines()[0].removeprefix("# ").split(":")[0]
+
+
+def navigation(path, titles, repo, colab=True):
+    """The line that leads to the lesson before, the course map, the lesson after, Colab and Binder."""
+    names = [lesson.name for lesson in lessons()]
+    here, links = names.index(path.name), ["[Course map](../README.md#course-map)"]
+    if here > 0:
+        links.insert(0, f"← [{titles[names[here - 1]]}]({names[here - 1]})")
+    if here + 1 < len(names):
+        links.append(f"[{titles[names[here + 1]]}]({names[here + 1]}) →")
+    if colab:
+        links.append(
+            f"open in [Colab](https://colab.research.google.com/github/{repo}/blob/main/notebooks/{path.name}) or "
+            f"[Binder](https://mybinder.org/v2/gh/{repo}/HEAD?urlpath=lab/tree/notebooks/{path.name})"
+        )
+    return " · ".join(links)
+
+
+def reference(work):
+    end = "" if work["title"].endswith("?") else "."
+    return f"{work['authors']} ({work['year']}). {work['title']}{end} *{work['venue']}*. {work['link']}"
+
+
+def framed(path, titles):
+    """The notebook at ``path`` with its frame renewed. What was computed is left alone.
+
+    Raises:
+        KeyError: a key that is cited and is not in references.json.
+    """
+    notebook, works, repo = nbformat.read(path, as_version=4), references(), repository()
+    cited = set()
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cited |= set(CITED.findall(cell.source))
+            cell.source = CITED.sub(lambda m: f']({works[m[1]]["link"]} "{m[1]}")', cell.source)
+        if "glossary" in cell.metadata.get("tags", ()):
+            rows = [f"| {t['term']} | {t['zh']} | {t['meaning']} | {t['lesson']} |" for t in glossary()]
+            cell.source = "\n".join(["| term | 中文 | meaning | lesson |", "| --- | --- | --- | --- |", *rows])
+        if "setup" in cell.metadata.get("tags", ()):
+            cell.source = re.sub(r"git\+https://github\.com/[^\"]+", f"git+https://github.com/{repo}", cell.source)
+    first, last = notebook.cells[0], notebook.cells[-1]
+    heading, text = NAVIGATION.sub("", first.source).split("\n", 1)
+    first.source = f"{heading}\n\n{navigation(path, titles, repo)}\n\n{text.strip()}"
+    text = NAVIGATION.sub("", last.source).split("**References.**")[0].strip()
+    if cited:
+        text += "\n\n**References.**\n\n" + "\n".join(f"- {reference(works[key])}" for key in sorted(cited))
+    last.source = f"{text}\n\n{navigation(path, titles, repo, colab=False)}"
+    return notebook
+
+
+def frame():
+    """Renew the frame of every lesson."""
+    titles = {path.name: title(nbformat.read(path, as_version=4)) for path in lessons()}
+    for path in lessons():
+        nbformat.write(framed(path, titles), path)
+
+
+def move(repo):
+    """Write another repository into pyproject.toml and whatever else links to it; the lessons follow by `frame`."""
+    old = repository()
+    for path in (PYPROJECT, ROOT / "README.md", ROOT / "README.zh.md"):
+        path.write_text(path.read_text(encoding="utf-8").replace(old, repo), encoding="utf-8")
+
+
+def record():
+    """Make the reader's score card, as the last run of all lessons left it, the recorded one."""
+    from tlbook import device, score_card
+
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT).stdout
+    hardware = f"{os.cpu_count()} cores, {platform.machine()}; " + ", ".join(map(str, device.describe().values()))
+    about = {"command": "make course", "commit": commit.strip(), "date": date.today().isoformat(), "hardware": hardware}
+    rows = sorted(score_card.own_rows(), key=lambda row: (row["lesson"], row["method"]))
+    score_card.RECORDED.write_text(json.dumps(about | {"rows": rows}, indent=1, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repo", help="owner/name")
+    parser.add_argument("--record", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.repo:
+        move(arguments.repo)
+    if arguments.record:
+        record()
+    frame()

@@ -1,0 +1,118 @@
+"""Links, references and glossary: what stands in the lessons is what their one source says."""
+
+import importlib.util
+import re
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LABELS = ("The question.", "You will be able to", "References.")
+BOLD = re.compile(r"\*\*(.+?)\*\*", re.DOTALL)
+OURS = re.compile(r"(?:git\+https://github\.com|google\.com/github|mybinder\.org/v2/gh)/([\w.-]+/[\w.-]+?)(?=[/\")]|$)")
+
+
+def load(folder):
+    """frame.py of this copy of the course."""
+    spec = importlib.util.spec_from_file_location("frame", folder / "notebooks" / "frame.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+frame = load(ROOT)
+LESSONS = {path: nbformat.read(path, as_version=4) for path in frame.lessons()}
+
+
+def text(notebook):
+    return "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+
+
+def bold(notebook):
+    spans = BOLD.findall(re.sub(r"```.*?```|\$\$.*?\$\$", "", text(notebook), flags=re.DOTALL))
+    return [span for span in spans if span not in LABELS and not re.fullmatch(r"\d\d\.\d", span)]
+
+
+def forms(entry):
+    """The term of a glossary entry as it may stand in a sentence."""
+    return {form.lower() for form in (entry["term"], *entry.get("also", ()))}
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_the_frame_of_a_lesson_is_up_to_date(path):
+    titles = {other.name: frame.title(notebook) for other, notebook in LESSONS.items()}
+    assert frame.framed(path, titles) == LESSONS[path], "run: python notebooks/frame.py"
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_links_lead_somewhere(path):
+    for target in re.findall(r"\]\(([^)\s#]+)", text(LESSONS[path])):
+        assert target.startswith("https://") or (path.parent / target).exists(), target
+
+
+def test_every_work_is_cited_and_nobody_is_named_with_a_year_but_by_key():
+    cited = {key for notebook in LESSONS.values() for key in frame.CITED.findall(text(notebook))}
+    assert cited == set(frame.references())
+    for path, notebook in LESSONS.items():
+        body = text(notebook).split("**References.**")[0]
+        plain = frame.CITED.sub("](", re.sub(r"\[[^\]]*\]\(\S+ \"\w+\"\)", "", body))
+        assert not re.findall(r"[A-Z]\w+(?: et al\.| and [A-Z][\w. ]*\w)?,? \(?(?:19|20)\d\d[ab]?\)", plain), path.stem
+
+
+def test_a_citation_names_its_author_and_year():
+    works = frame.references()
+    for notebook in LESSONS.values():
+        for words, key in re.findall(r"\[([^\]]*)\]\(\S+ \"([a-z]+\d{4}[a-z]?)\"\)", text(notebook)):
+            assert works[key]["authors"].split(",")[0] in words or str(works[key]["year"]) in words, (words, key)
+
+
+def test_bold_words_are_the_terms_of_the_glossary_and_every_term_is_used():
+    terms = {form: entry["term"] for entry in frame.glossary() for form in forms(entry)}
+    used = set()
+    for path, notebook in LESSONS.items():
+        for span in bold(notebook):
+            assert span.lower() in terms, f"{path.stem}: '{span}' is bold and not in glossary.json"
+            used.add(terms[span.lower()])
+    assert used == {entry["term"] for entry in frame.glossary()}
+
+
+def test_a_term_is_explained_no_later_than_in_the_lesson_that_the_glossary_names():
+    for entry in frame.glossary():
+        first = next(
+            path.name[:2] for path, lesson in LESSONS.items() if forms(entry) & {*map(str.lower, bold(lesson))}
+        )
+        assert first == entry["lesson"], entry["term"]
+
+
+def test_every_lesson_has_a_chinese_abstract():
+    for path, notebook in LESSONS.items():
+        (abstract,) = re.findall(r"<summary>中文摘要</summary>(.*?)</details>", notebook.cells[0].source, re.DOTALL)
+        assert len(re.findall(r"[\u4e00-\u9fff]", abstract)) > 60, path.stem
+
+
+def test_both_readmes_name_the_same_commands():
+    commands = [
+        re.findall(r"```.*?```", (ROOT / name).read_text(encoding="utf-8"), re.DOTALL)
+        for name in ("README.md", "README.zh.md")
+    ]
+    without_comments = [[re.sub(r" *#.*", "", block) for block in blocks] for blocks in commands]
+    assert without_comments[0] == without_comments[1]
+
+
+def addresses(folder):
+    files = [*(folder / "notebooks").glob("*.ipynb"), folder / "README.md", folder / "README.zh.md"]
+    return {found for path in files for found in OURS.findall(path.read_text(encoding="utf-8").replace('\\"', '"'))}
+
+
+def test_the_repositorys_address_is_the_one_of_pyproject_and_moves_with_it(tmp_path):
+    assert addresses(ROOT) == {frame.repository()}
+    for name in ("README.md", "README.zh.md", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+    moved = load(tmp_path)
+    moved.move("somebody/elsewhere")
+    moved.frame()
+    assert moved.repository() == "somebody/elsewhere"
+    assert addresses(tmp_path) == {"somebody/elsewhere"}
