@@ -5,13 +5,15 @@
 # make bench-long  the experiments that lessons quote but do not run (hours)
 # make prove    the long proofs
 # make notebooks [ONLY="00 03"]   run the lessons in place, to refresh the outputs they are stored with
+# make links [REPO=owner/name]    renew links, references and glossary in the lessons; move them to another repository
+# make mutants  how many small changes to the three operator files do the tests notice?
 
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := TLBOOK_CACHE="$(CURDIR)/build/test-cache" $(BIN)/python -m pytest
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=240 --nbval-sanitize-with tests/nbval_sanitize.cfg
 
-.PHONY: course test lab bench bench-long prove notebooks
+.PHONY: course test lab bench bench-long prove notebooks links mutants
 
 course: .venv/course.installed
 	$(BIN)/python -m tlbook course
@@ -32,6 +34,7 @@ bench: .venv/bench.installed
 	$(BIN)/python benchmarks/lesson_01.py
 
 bench-long: .venv/bench.installed
+	$(BIN)/python benchmarks/fine_tuning.py peers
 	$(BIN)/python benchmarks/fine_tuning.py recipes
 	$(BIN)/python benchmarks/fine_tuning.py paper
 
@@ -41,6 +44,14 @@ prove: .venv/test.installed
 notebooks: .venv/course.installed
 	TQDM_DISABLE=1 $(BIN)/python -c "import sys; from tlbook.course import run_course; \
 	print(run_course(only=sys.argv[1:] or None, out='notebooks'))" $(ONLY)
+
+links: .venv/course.installed
+	$(BIN)/python notebooks/frame.py $(if $(REPO),--repo $(REPO))
+
+# Threads do not survive the fork in which each mutant is tried, so there is one.
+mutants: .venv/mutants.installed
+	OMP_NUM_THREADS=1 $(BIN)/mutmut run
+	$(BIN)/mutmut results
 
 # A stamp newer than these two files says that what they list is installed: then nothing is done, offline too.
 .venv/%.installed: pyproject.toml constraints.txt

@@ -267,3 +267,13 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
         part.write_text("half")
         raise KeyboardInterrupt
     assert path.read_text() == "old" and list(path.parent.iterdir()) == [path]
+
+
+def test_a_write_sweeps_away_its_own_old_leftovers_and_nothing_else(tmp_path):
+    mine, others, folder = (tmp_path / name for name in (".out.csv.1.part", ".thesis.1.part", ".out.csv.2.part"))
+    mine.touch(), others.touch(), folder.mkdir()
+    for path in (mine, others, folder):
+        os.utime(path, (0, 0))
+    with tl.cache.atomic(tmp_path / "out.csv") as part:
+        part.touch()
+    assert not mine.exists() and others.exists() and folder.exists()

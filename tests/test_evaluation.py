@@ -184,3 +184,15 @@ def test_only_evaluations_of_the_same_examples_are_compared():
             tl.compare(a, b)
     with pytest.raises(ValueError, match="metric must be one of"):
         tl.compare(a, a, metric="f1")
+
+
+def test_a_draw_without_a_class_has_no_balanced_accuracy_and_is_left_out():
+    """Whoever always says "negative" has a balanced accuracy of one half, however the patients are drawn."""
+    labels = np.repeat([0, 0, 0, 0, 0, 0, 1, 1], 5)
+    e = tl.evaluate(np.tile([0.9, 0.1], (40, 1)), labels, groups=np.repeat(np.arange(8), 5))
+    assert e.interval["balanced_accuracy"] == (0.5, 0.5)
+
+
+def test_one_group_has_no_interval():
+    e = tl.evaluate([[0.9, 0.1], [0.2, 0.8]], [0, 1], groups=[7, 7])
+    assert np.isnan(e.interval["accuracy"]).all() and e.accuracy == 1

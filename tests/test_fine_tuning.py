@@ -837,3 +837,27 @@ def test_a_head_that_nothing_has_trained_is_never_kept(monkeypatch):
     monkeypatch.setattr(engine, "softmax", seen)
     found = tl.finetune(tl.load_backbone(), data, split, recipe="head", epochs=2, augment=None)
     assert np.argmin([row["val loss"] for row in found.history]) == 0 and found.epoch == 2
+
+
+def test_a_backbone_of_which_nothing_may_learn_is_refused_but_for_its_head():
+    frozen = tiny().requires_grad_(False)
+    with pytest.raises(ValueError, match="no parameter of the backbone requires a gradient"):
+        tl.finetune(frozen, DATA, SPLIT, recipe="lp_ft", **FAST)
+    assert tl.finetune(frozen, DATA, SPLIT, recipe="head", **FAST).epoch
+
+
+def test_what_the_caller_froze_stays_frozen_whatever_the_recipe():
+    backbone = tiny()
+    tl.freeze(backbone, until="layer1")
+    found = tl.finetune(backbone, DATA, NO_VAL, recipe="full", **FAST)
+    moved = {name for name, t in found.model.state_dict().items() if not torch.equal(t, found.start[name])}
+    assert moved and not any(".layer1." in name or ".conv1." in name and "layer" not in name for name in moved)
+    assert any(".layer4." in name and "running_mean" in name for name in moved)
+
+
+def test_a_checkpoint_knows_which_examples_validated(tmp_path):
+    tl.finetune(tiny(), DATA, SPLIT, **RUN, checkpoint=tmp_path)
+    rows = np.concatenate(SPLIT[:2])
+    other = Split(rows[:-5], rows[-5:], SPLIT.test)
+    with pytest.raises(ValueError, match="other labels, weights, split"):
+        tl.finetune(tiny(), DATA, other, **RUN, checkpoint=tmp_path, resume=True)

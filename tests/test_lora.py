@@ -7,8 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+import tlbook as tl
 from tlbook import lora
 from tlbook.parameter_transfer import TransferError, transfer
+from tlbook.recipes import Full
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -330,3 +332,30 @@ def test_a_tied_weight_is_refused_since_merging_would_change_its_twin():
     model["head"].weight = model["embedding"].weight
     with pytest.raises(TransferError, match="head is shared"):
         lora.inject(model, 1, 1, ["head"])
+
+
+def test_a_frozen_layer_is_refused_for_unfreezing_it_would_drop_the_update():
+    backbone = tl.load_backbone("test_resnet", weights=None)
+    tl.freeze(backbone, until="final")
+    with pytest.raises(TransferError, match="is frozen.*tl.unfreeze"):
+        lora.inject(backbone, 2, 4, r"model\.layer4\..*conv1")
+
+
+def test_after_finetuning_the_state_is_lora_and_the_new_head_and_a_save_asks_for_the_merge(tmp_path):
+    data = tl.data.from_dataset(
+        [(torch.full((3, 32, 32), 200 * (i % 2), dtype=torch.uint8), i % 2) for i in range(12)], groups=range(12)
+    )
+    backbone = tl.load_backbone("test_resnet", weights=None)
+    layers = lora.inject(backbone, 2, 4, r"model\.layer4\..*conv1")
+    found = tl.finetune(backbone, data, data.split(val=0), recipe=Full(freeze_batchnorm=True), epochs=1, batch_size=4)
+    learned = {name for name in lora.state_dict(found.model) if name in dict(found.model.named_parameters())}
+    assert learned == {f"{name}.{ab}" for name in layers for ab in ("lora_A", "lora_B")} | {
+        "model.fc.weight",
+        "model.fc.bias",
+    }
+    with pytest.raises(ValueError, match="tl.lora.merge"):
+        found.save(tmp_path / "model")
+    lora.merge(found.model)
+    found.save(tmp_path / "model")
+    loaded = tl.load_finetuned(tmp_path / "model")
+    assert torch.allclose(torch.tensor(loaded.predict(data)), torch.tensor(found.predict(data)), atol=1e-6)

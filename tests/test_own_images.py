@@ -535,3 +535,11 @@ def test_from_dataset_takes_torchvisions_own(folder):
         data = tl.data.from_dataset(ImageFolder(folder))
     assert data.class_names == ["cat", "coffee", "rocket"] or data.class_names == ("cat", "coffee", "rocket")
     assert len(data) == 36
+
+
+def test_the_card_says_whether_groups_were_kept_whole(trained, folder, tmp_path):
+    found = trained[0]
+    data = tl.data.image_folder(folder, groups=lambda path: path.split("/")[1][:2])
+    for by, words in (("group", "Groups were kept whole"), ("random", "on both sides of the test")):
+        found.save(tmp_path / by, data=data, split=data.split(by=by, seed=0))
+        assert words in (tmp_path / by / "README.md").read_text()

@@ -234,3 +234,12 @@ def test_a_probe_scores_the_rows_it_is_asked_for():
     found = probe.evaluate(made, rows)
     expected = tl.evaluate(probe.predict_proba(made.X[rows]), made.y[rows], groups=made.groups[rows])
     assert found.auc == expected.auc and found.interval == expected.interval
+
+
+def test_a_few_training_groups_are_enough_to_choose_c_and_one_is_said_to_be_too_few():
+    features = made_features(groups=3)
+    assert tl.linear_probe(features, all_rows(features)).C in CS
+    alone = made_features(groups=1)
+    with pytest.raises(ValueError, match="one group.*give C="):
+        tl.linear_probe(alone, all_rows(alone))
+    assert tl.linear_probe(alone, all_rows(alone), C=1.0).C == 1.0

@@ -1,17 +1,21 @@
 """The score card: the reader's own rows beside the recorded ones."""
 
+import json
 from pathlib import Path
 
 import nbformat
 import pytest
 
 import tlbook as tl
+from tlbook import score_card
+
+LESSONS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
 
 @pytest.fixture
 def own_card(monkeypatch, tmp_path):
     monkeypatch.setenv("TLBOOK_CACHE", str(tmp_path))
-    return lambda: [row for row in tl.scorecard() if row["whose"] == "yours"]
+    return lambda: [row for row in tl.scorecard() if row["AUC yours"] != ""]
 
 
 @pytest.fixture
@@ -21,28 +25,44 @@ def evaluation():
 
 def test_a_recorded_row_comes_back_with_its_scores(own_card, evaluation):
     assert own_card() == []
-    tl.record("03", "linear probe", evaluation, trained=1281)
+    tl.record("03", "a new method", evaluation, trained=1281, seconds=2.0)
     (row,) = own_card()
-    assert (row["lesson"], row["method"], row["trained"]) == ("03", "linear probe", 1281)
-    assert row["AUC"] == round(evaluation.auc, 3)
+    assert (row["lesson"], row["method"], row["trained"], row["seconds"]) == ("03", "a new method", 1281, 2.0)
+    assert row["AUC yours"] == round(evaluation.auc, 3) and row["AUC recorded"] == ""
 
 
 def test_the_same_method_of_the_same_lesson_is_replaced_and_rows_go_by_lesson(own_card, evaluation):
-    tl.record("03", "linear probe", evaluation, trained=1)
-    tl.record("00", "linear probe", evaluation, trained=2)
-    tl.record("03", "linear probe", evaluation, trained=3)
+    for lesson, trained in (("03", 1), ("00", 2), ("03", 3)):
+        tl.record(lesson, "a new method", evaluation, trained=trained, seconds=1)
     assert [(row["lesson"], row["trained"]) for row in own_card()] == [("00", 2), ("03", 3)]
-    assert "linear probe" in repr(tl.scorecard()) and "<table>" in tl.scorecard()._repr_html_()
+    assert "a new method" in repr(tl.scorecard()) and "<table>" in tl.scorecard()._repr_html_()
 
 
-def test_the_rows_that_ship_are_what_the_stored_lessons_measured(own_card):
-    stored = {}
-    for path in sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb")):
-        for cell in nbformat.read(path, as_version=4).cells:
-            if "headline" in cell.metadata.get("tags", ()):
-                stored[path.name[:2]] = cell.outputs[0].text
-    recorded = [row for row in tl.scorecard() if row["whose"] != "yours"]
-    assert recorded
-    for row in recorded:
-        if row["method"] == "linear probe, final features":
-            assert f"{row['AUC']:.3f}" in stored[row["lesson"]]
+def test_the_readers_row_stands_beside_the_recorded_one(own_card, evaluation):
+    theirs = tl.scorecard()[0]
+    tl.record(theirs["lesson"], theirs["method"], evaluation, trained=5, seconds=1)
+    (row,) = own_card()
+    assert row["AUC recorded"] == theirs["AUC recorded"] and row["AUC yours"] == round(evaluation.auc, 3)
+    assert row["trained"] == 5 and len(tl.scorecard()) == len(json.loads(score_card.RECORDED.read_text())["rows"])
+
+
+def test_a_lesson_shows_no_rows_of_later_ones(own_card):
+    assert {row["lesson"] for row in tl.scorecard(until="03")} == {"00", "01", "03"}
+    assert {row["lesson"] for row in tl.scorecard()} == {"00", "01", "03", "04", "05", "06"}
+
+
+def test_the_rows_that_ship_are_what_the_stored_lessons_show(own_card):
+    """Each lesson's stored table has the recorded AUC of its own rows."""
+    for path in LESSONS:
+        shown = "".join(
+            output["data"]["text/plain"]
+            for cell in nbformat.read(path, as_version=4).cells
+            for output in cell.get("outputs", ())
+            if "AUC recorded" in output.get("data", {}).get("text/plain", "")
+        )
+        for row in tl.scorecard():
+            if row["lesson"] == path.name[:2]:
+                line = next(
+                    line for line in shown.splitlines() if f"{row['lesson']}  " in line and row["method"] in line
+                )
+                assert f"{row['AUC recorded']:.3g}" in line
