@@ -10,9 +10,12 @@
 | `[Kumar et al., 2022](… "kumar2022")`       | references.json, cited by key       |
 | the list of references at the end           | references.json, and what is cited  |
 | the glossary (cell tagged `glossary`)       | glossary.json                       |
+
+The figure of the READMEs, score_card.png, is the one that lesson 10 is stored with.
 """
 
 import argparse
+import base64
 import json
 import os
 import platform
@@ -101,10 +104,18 @@ def framed(path, titles):
 
 
 def frame():
-    """Renew the frame of every lesson."""
+    """Renew the frame of every lesson, and the figure of the READMEs."""
     titles = {path.name: title(nbformat.read(path, as_version=4)) for path in lessons()}
     for path in lessons():
         nbformat.write(framed(path, titles), path)
+    (HERE / "score_card.png").write_bytes(figure())
+
+
+def figure():
+    """The first PNG that lesson 10 is stored with."""
+    (path,) = HERE.glob("10_*.ipynb")
+    outputs = [o for cell in nbformat.read(path, as_version=4).cells for o in cell.get("outputs", ())]
+    return base64.b64decode(next(o.data["image/png"] for o in outputs if "image/png" in o.get("data", {})))
 
 
 def move(repo):

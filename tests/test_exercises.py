@@ -63,12 +63,15 @@ ANSWERS = {
         },
     ),
 }
-HERE = Path(__file__)
-LESSONS = {
-    path.stem.split("_")[1]: import_module(f"tlbook.exercises.{path.stem}").EXERCISES
+HERE = Path(__file__).parent
+MODULES = [import_module(path.stem) for path in sorted(HERE.glob("answers_*.py"))]  # answers longer than an expression
+RIGHT = {number: answers for module in MODULES for number, answers in module.RIGHT.items()}
+WRONG = {f"{answer[0]}, {name}": answer for module in MODULES for name, answer in module.WRONG.items()}
+EXERCISES = {
+    number: exercise
     for path in sorted(Path(tl.exercises.__file__).parent.glob("lesson_*.py"))
+    for number, exercise in import_module(f"tlbook.exercises.{path.stem}").EXERCISES.items()
 }
-EXERCISES = {number: exercise for lesson in LESSONS.values() for number, exercise in lesson.items()}
 
 
 @pytest.fixture(scope="module")
@@ -88,16 +91,32 @@ def said(at_hand, capsys):
     return say
 
 
-@pytest.mark.parametrize("lesson", LESSONS)
-def test_every_exercise_has_an_alternative_and_three_misconceptions_under_test(lesson):
-    if HERE.with_name(f"test_exercises_{lesson}.py").exists():
-        pytest.skip("the exercises of this lesson have a test module of their own")
-    for number in LESSONS[lesson]:
-        right, wrong = ANSWERS[number]
-        assert len(right) >= 1 and len(set(wrong.values())) >= 3, number
+def test_every_exercise_has_an_alternative_and_three_misconceptions_under_test():
+    for number in EXERCISES:
+        if number in ANSWERS:
+            right, wrong = ANSWERS[number]
+            assert len(right) >= 1 and len(set(wrong.values())) >= 3, number
+        else:
+            told = [words for exercise, _, words in WRONG.values() if exercise == number]
+            assert len(RIGHT[number]) >= 1 and len(set(told)) >= 3, number
 
 
-@pytest.mark.parametrize("number", [n for n in ANSWERS if n in EXERCISES])
+@pytest.mark.parametrize("number", RIGHT)
+def test_a_right_answer_of_another_kind_passes(number, capsys):
+    for answer in RIGHT[number]:
+        tl.check(number, answer)
+        assert capsys.readouterr().out == f"Exercise {number}: right.\n"
+
+
+@pytest.mark.parametrize("misconception", WRONG)
+def test_a_misconception_is_told_by_name(misconception, capsys):
+    number, answer, words = WRONG[misconception]
+    tl.check(number, answer)
+    told = capsys.readouterr().out
+    assert "not yet" in told and words in told
+
+
+@pytest.mark.parametrize("number", EXERCISES)
 def test_the_solution_that_is_shown_passes(number, at_hand, capsys):
     scope = dict(at_hand)
     tl.solution(number)
@@ -125,6 +144,11 @@ def test_a_hint_helps_and_dots_ask_for_an_answer(number, capsys):
     assert len(capsys.readouterr().out) > 20
     tl.check(number, ...)
     assert f"tl.hint('{number}')" in capsys.readouterr().out
+
+
+def test_an_error_that_has_nothing_to_do_with_unseen_panels_is_reported_as_it_is(capsys):
+    tl.check("01.1", lambda labels, groups, train, test: 1 / 0)
+    assert "raised ZeroDivisionError" in capsys.readouterr().out
 
 
 def test_an_answer_that_raises_is_reported_not_raised(said):

@@ -92,6 +92,10 @@ def test_every_lesson_has_a_chinese_abstract():
         assert len(re.findall(r"[\u4e00-\u9fff]", abstract)) > 60, path.stem
 
 
+def test_the_figure_of_the_readmes_is_the_one_of_lesson_10():
+    assert (ROOT / "notebooks" / "score_card.png").read_bytes() == frame.figure()
+
+
 def test_both_readmes_name_the_same_commands():
     commands = [
         re.findall(r"```.*?```", (ROOT / name).read_text(encoding="utf-8"), re.DOTALL)

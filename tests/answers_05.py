@@ -1,8 +1,8 @@
-import pytest
+"""Exercises: right answers beside the solution, and misconceptions with words of what each is told."""
+
 import torch
 
 import tlbook as tl
-from tlbook.exercises.lesson_05 import EXERCISES
 
 LUMINANCE = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
 
@@ -59,26 +59,3 @@ WRONG = {  # misconception -> (exercise, answer, words of its message)
     "in place": ("05.3", in_place, "θ⁰ itself was changed"),
     "names lost": ("05.3", lambda a, b, c: list(a.values()), "a state dict"),
 }
-
-
-@pytest.mark.parametrize("number", EXERCISES)
-def test_right_answers_and_the_solution_pass(number, capsys):
-    scope = {"torch": torch}
-    exec(EXERCISES[number].solution, scope)
-    for answer in [*RIGHT[number], scope["answer"]]:
-        tl.check(number, answer)
-        assert capsys.readouterr().out == f"Exercise {number}: right.\n"
-
-
-@pytest.mark.parametrize("misconception", WRONG)
-def test_a_misconception_is_told_by_name(misconception, capsys):
-    number, answer, words = WRONG[misconception]
-    tl.check(number, answer)
-    told = capsys.readouterr().out
-    assert "not yet" in told and words in told
-
-
-@pytest.mark.parametrize("number", EXERCISES)
-def test_an_exercise_names_three_misconceptions_or_more_each_in_its_own_words(number):
-    words = [words for exercise, _, words in WRONG.values() if exercise == number]
-    assert len(set(words)) >= 3

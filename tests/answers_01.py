@@ -1,9 +1,9 @@
+"""Exercises: right answers beside the solution, and misconceptions with words of what each is told."""
+
 import numpy as np
-import pytest
 from sklearn.model_selection import GroupKFold, GroupShuffleSplit, KFold
 
-import tlbook as tl
-from tlbook.exercises.lesson_01 import EXERCISES, SCENARIOS
+from tlbook.exercises.lesson_01 import SCENARIOS
 
 
 def prior(labels, groups, train, test, *, rows=None, unseen=None, pull=0, of=np.mean):
@@ -135,31 +135,3 @@ WRONG = {  # misconception -> (exercise, answer, words of its message)
     "right on the four alone": ("01.3", lambda *a: rule(*a, task=["P(Y|X)"]), "where Y alone differs"),
     "no rule": ("01.3", "inductive", "a function of (source, target)"),
 }
-
-
-@pytest.mark.parametrize("number", EXERCISES)
-def test_a_right_answer_a_valid_alternative_and_the_solution_pass(number, capsys):
-    scope = {"np": np}
-    exec(EXERCISES[number].solution, scope)
-    for answer in [*RIGHT[number], scope["answer"]]:
-        tl.check(number, answer)
-        assert capsys.readouterr().out == f"Exercise {number}: right.\n"
-
-
-@pytest.mark.parametrize("misconception", WRONG)
-def test_a_misconception_is_told_by_name(misconception, capsys):
-    number, answer, words = WRONG[misconception]
-    tl.check(number, answer)
-    told = capsys.readouterr().out
-    assert "not yet" in told and words in told
-
-
-@pytest.mark.parametrize("number", EXERCISES)
-def test_an_exercise_names_three_misconceptions_or_more_each_in_its_own_words(number):
-    words = [words for exercise, _, words in WRONG.values() if exercise == number]
-    assert len(set(words)) == len(words) >= 3
-
-
-def test_an_error_that_has_nothing_to_do_with_unseen_panels_is_reported_as_it_is(capsys):
-    tl.check("01.1", lambda labels, groups, train, test: 1 / 0)
-    assert "raised ZeroDivisionError" in capsys.readouterr().out

@@ -1,9 +1,7 @@
-import pytest
+"""Exercises: right answers beside the solution, and misconceptions with words of what each is told."""
+
 import torch
 from torch.nn import functional as F
-
-import tlbook as tl
-from tlbook.exercises.lesson_04 import EXERCISES
 
 
 def penalty(theta, theta0, alpha):
@@ -71,20 +69,3 @@ WRONG = {  # misconception -> (exercise, answer, words of its message)
     "two softmaxes": ("04.3", loop(logits=False), "done twice"),
     "another loop": ("04.3", loop(epochs=2), "those of another loop"),
 }
-
-
-@pytest.mark.parametrize("number", EXERCISES)
-def test_a_right_answer_a_valid_alternative_and_the_solution_pass(number, capsys):
-    scope = {"torch": torch}
-    exec(EXERCISES[number].solution, scope)
-    for answer in [*RIGHT[number], scope["answer"]]:
-        tl.check(number, answer)
-        assert capsys.readouterr().out == f"Exercise {number}: right.\n"
-
-
-@pytest.mark.parametrize("misconception", WRONG)
-def test_a_misconception_is_told_by_name(misconception, capsys):
-    number, answer, words = WRONG[misconception]
-    tl.check(number, answer)
-    told = capsys.readouterr().out
-    assert "not yet" in told and words in told

@@ -1,9 +1,7 @@
-import pytest
+"""Exercises: right answers beside the solution, and misconceptions with words of what each is told."""
+
 import torch
 from torch import nn
-
-import tlbook as tl
-from tlbook.exercises.lesson_02 import EXERCISES
 
 NORMS = nn.BatchNorm2d
 MEAN, STD = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
@@ -72,26 +70,3 @@ WRONG = {  # misconception -> (exercise, answer, words of its message)
     "train for all": ("02.3", lambda model: model.train(), "are in train mode"),
     "children only": ("02.3", to_modules(lambda m: m.eval(), lambda model: model.children()), "model.children()"),
 }
-
-
-@pytest.mark.parametrize("number", EXERCISES)
-def test_a_right_answer_a_valid_alternative_and_the_solution_pass(number, capsys):
-    scope = {"torch": torch}
-    exec(EXERCISES[number].solution, scope)
-    for answer in [*RIGHT[number], scope["answer"]]:
-        tl.check(number, answer)
-        assert capsys.readouterr().out == f"Exercise {number}: right.\n"
-
-
-@pytest.mark.parametrize("misconception", WRONG)
-def test_a_misconception_is_told_by_name(misconception, capsys):
-    number, answer, words = WRONG[misconception]
-    tl.check(number, answer)
-    told = capsys.readouterr().out
-    assert "not yet" in told and words in told
-
-
-@pytest.mark.parametrize("number", EXERCISES)
-def test_an_exercise_names_three_misconceptions_or_more_each_in_its_own_words(number):
-    words = [words for exercise, _, words in WRONG.values() if exercise == number]
-    assert len(set(words)) == len(words) >= 3
