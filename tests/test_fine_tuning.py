@@ -611,7 +611,7 @@ def test_ctrl_c_before_the_first_step_ends_at_once(tmp_path, monkeypatch):
 
     before = signal.getsignal(signal.SIGINT)
     monkeypatch.setattr(Backbone, "prepare", press)
-    monkeypatch.setattr(batches, "_BLOCK", 8)
+    monkeypatch.setattr(batches, "at_once", lambda device: 8)
     with pytest.raises(KeyboardInterrupt):
         tl.finetune(tiny(), DATA, SPLIT, recipe="head", **FAST, augment=None, checkpoint=tmp_path)
     assert sum(prepared) <= 8 and not any(tmp_path.iterdir()) and signal.getsignal(signal.SIGINT) is before

@@ -18,7 +18,7 @@ from torch import nn
 from tqdm import tqdm
 
 from tlbook import checkpoints, engine, images
-from tlbook.batches import Batches, jobs_of
+from tlbook.batches import Batches, at_once, jobs_of
 from tlbook.data import Dataset
 from tlbook.device import memory_kept
 from tlbook.evaluation import METRICS, evaluate
@@ -48,7 +48,7 @@ class FineTuned:
     start: dict | None = field(default=None, repr=False)
     finished: bool = True
 
-    def predict(self, inputs, *, batch_size=64):
+    def predict(self, inputs, *, batch_size=None):
         """Return (N, K) float64 probabilities, computed in float32; rows sum to 1.
 
         Args:
@@ -63,7 +63,8 @@ class FineTuned:
         else:
             inputs = images.inputs_of(inputs)
             data = Dataset(inputs, np.zeros(len(inputs), int), self.class_names)
-        jobs, batches = jobs_of(np.arange(len(data)), batch_size), Batches(self.model, data)
+        jobs = jobs_of(np.arange(len(data)), batch_size or at_once(self.model.device))
+        batches = Batches(self.model, data)
         bar = {"total": len(jobs), "desc": "predicting", "unit": " batches", "leave": False, "delay": 1}
         with memory_kept(self.model.device):
             return engine.softmax(self.model, lambda jobs: tqdm(batches(jobs), **bar), jobs, len(self.class_names))

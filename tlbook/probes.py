@@ -90,6 +90,7 @@ def linear_probe(features, split, *, C=None, class_weight=None, sample_weight=No
 
     Z = _standardise(X)[0]
     axes = _principal_axes(Z) if len(Z) >= Z.shape[1] else None  # found once: they serve every part of these rows
+    del Z
     path, scores = Table(), None
     if C is None:
         by, units = ("random", len(y)) if groups is None else ("group", len(np.unique(groups)))
@@ -132,6 +133,7 @@ def fit_path(X, y, Cs, weight=None, K=None, tol=1e-6, axes=None):
     # 1 + C λ / 4 along an axis, and divided by its root every direction is about equally steep: L-BFGS takes few steps.
     V = _principal_axes(X) if axes is None else axes
     Z = X @ V
+    del X  # each fold's problem waits in memory for the next C, and Z is all that it needs
     curvature = (s[:, None] * Z**2).sum(0)
     rows, D = (K if K > 2 else 1), Z.shape[1]
     onehot = F.one_hot(y, K).double()[:, -rows:]

@@ -10,7 +10,7 @@ from accelerate.utils import gather_object
 from torch import nn
 
 from tlbook import checkpoints, engine
-from tlbook.batches import AUGMENTATIONS, Batches, jobs_of, mine_of, parts_of, share_of, worth_storing
+from tlbook.batches import AUGMENTATIONS, Batches, at_once, jobs_of, mine_of, parts_of, share_of, worth_storing
 from tlbook.data import Split
 from tlbook.evaluation import evaluate
 from tlbook.parameters import _BatchNorm, audit, freeze_stages, hold, is_frozen, parameter_groups, unfreeze
@@ -128,7 +128,7 @@ class Run:
     def validate(self, epoch, lr, clock):
         """Add a row to the history, keep the weights if they are the best so far; ``clock``: when the epoch began."""
         val, now = self.split.val, self.now
-        jobs = jobs_of(mine_of(val, self.rank, self.world), 64)
+        jobs = jobs_of(mine_of(val, self.rank, self.world), at_once(self.device))
         p = engine.softmax(self.plain, self.batches, jobs, len(self.data.class_names))
         p = np.concatenate(gather_object([p])) if self.world > 1 else p
         if not np.isfinite(p).all():
