@@ -4,7 +4,8 @@
     python benchmarks/fine_tuning.py paper      # one run under the split and the weights of Deitsch et al. (2019)
     python benchmarks/fine_tuning.py peers      # seconds to a validation AUC, beside PyTorch's tutorial and fastai
 
-Each writes benchmarks/results/fine_tuning_<name>.json. The recipes share their images, folds, seeds and epochs; their
+The peers run as each project documents its recipe, so they do not do the same work: what is compared is how long a
+user of each waits for the same validation AUC. Each writes benchmarks/results/fine_tuning_<name>.json. The recipes share their images, folds, seeds and epochs; their
 learning rates are the package's defaults, not tuned for any of them. Fits of `recipes` and `peers` are kept in
 build/fine_tuning as they end, so that a run that was cut goes on where it was: remove that folder to start anew.
 """
@@ -35,12 +36,15 @@ FITS = HERE.parent / "build" / "fine_tuning"
 
 
 def write(name, **found):
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    describe = ["git", "describe", "--always", "--dirty"]
+    commit = subprocess.run(describe, capture_output=True, text=True, cwd=HERE).stdout.strip()
     found = {
         "command": f"python benchmarks/fine_tuning.py {name}",
         "commit": commit,
         "date": date.today().isoformat(),
-        "hardware": f"{tl.device.describe()}, {os.cpu_count()} cores, {platform.machine()}",
+        "hardware": ", ".join(
+            [*tl.device.describe().values(), platform.machine(), torch.backends.cpu.get_cpu_capability()]
+        ),
         **found,
     }
     target = HERE / "results" / f"fine_tuning_{name}.json"
@@ -386,7 +390,7 @@ def peers():
         tests = [max(run["rows"], key=lambda row: row["val"])["test"] for run in of]
         summary[which] = {
             "seconds to target": times,
-            "test AUC where validation was best": tests,
+            "test AUC": tests,  # tlbook: of the epoch with the lowest validation loss; the others: with the best AUC
             "peak MB": max(run["peak MB"] for run in of),
         }
     best = float(np.median(summary["tlbook"]["seconds to target"]))

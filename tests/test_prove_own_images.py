@@ -60,7 +60,7 @@ class Finetune:
             try:
                 memory.watch(self.process.pid)
                 yield self
-                self.code = self.process.wait(900)
+                self.code = self.process.wait(3600)
             finally:
                 self.process.kill()
         self.peak = memory.peak
