@@ -4,10 +4,11 @@
     python benchmarks/fine_tuning.py paper      # one run under the split and the weights of Deitsch et al. (2019)
     python benchmarks/fine_tuning.py peers      # seconds to a validation AUC, beside PyTorch's tutorial and fastai
 
-The peers run as each project documents its recipe, so they do not do the same work: what is compared is how long a
-user of each waits for the same validation AUC. Each writes benchmarks/results/fine_tuning_<name>.json. The recipes share their images, folds, seeds and epochs; their
-learning rates are the package's defaults, not tuned for any of them. Fits of `recipes` and `peers` are kept in
-build/fine_tuning as they end, so that a run that was cut goes on where it was: remove that folder to start anew.
+Each writes benchmarks/results/fine_tuning_<name>.json. The recipes share their images, folds, seeds and epochs; their
+learning rates are the package's defaults, not tuned for any of them. The peers run as each project documents its
+recipe, so they do not do the same work: what is compared is how long a user of each waits for the same validation AUC.
+Fits of `recipes` and `peers` are kept in build/fine_tuning as they end, so that a run that was cut goes on where it
+was: remove that folder to start anew.
 """
 
 import json
