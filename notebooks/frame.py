@@ -71,9 +71,10 @@ def navigation(path, titles, repo, colab=True):
     return " · ".join(links)
 
 
-def reference(work):
+def reference(key, work):
+    year = re.search(r"\d{4}[a-z]?$", key)[0]
     end = "" if work["title"].endswith("?") else "."
-    return f"{work['authors']} ({work['year']}). {work['title']}{end} *{work['venue']}*. {work['link']}"
+    return f"{work['authors']} ({year}). {work['title']}{end} *{work['venue']}*. {work['link']}"
 
 
 def framed(path, titles):
@@ -98,7 +99,7 @@ def framed(path, titles):
     first.source = f"{heading}\n\n{navigation(path, titles, repo)}\n\n{text.strip()}"
     text = NAVIGATION.sub("", last.source).split("**References.**")[0].strip()
     if cited:
-        text += "\n\n**References.**\n\n" + "\n".join(f"- {reference(works[key])}" for key in sorted(cited))
+        text += "\n\n**References.**\n\n" + "\n".join(f"- {reference(key, works[key])}" for key in sorted(cited))
     last.source = f"{text}\n\n{navigation(path, titles, repo, colab=False)}"
     return notebook
 

@@ -544,3 +544,13 @@ def test_the_card_says_whether_groups_were_kept_whole(trained, folder, tmp_path)
     for by, words in (("group", "Groups were kept whole"), ("random", "on both sides of the test")):
         found.save(tmp_path / by, data=data, split=data.split(by=by, seed=0))
         assert words in (tmp_path / by / "README.md").read_text()
+
+
+def test_a_transformer_is_saved_with_its_test_though_it_has_no_map(folder, tmp_path):
+    data = tl.data.image_folder(folder)
+    split = data.split(by="random", seed=0)
+    backbone = tl.load_backbone("test_vit", weights=None)
+    found = tl.finetune(backbone, data, split, recipe="head", epochs=1, augment=None)
+    assert (found.predict(data.subset(split.test)).argmax(1) != data.labels[split.test]).any()
+    found.save(tmp_path / "model", data=data, split=split)
+    assert np.allclose(tl.load_finetuned(tmp_path / "model").predict(folder), found.predict(folder), atol=1e-6)

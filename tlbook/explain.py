@@ -5,6 +5,12 @@ import torch
 from torch.nn import functional as F
 
 
+def has_map(found, inputs):
+    """Tell whether the final features are a map (C, h, w), as `grad_cam` needs them; a transformer's are not."""
+    with torch.inference_mode():
+        return found.model.forward_features(found.model.prepare(inputs)).ndim == 4
+
+
 def grad_cam(found, inputs, classes=None):
     """Return where each image speaks for a class: (B, H, W) float32 in 0 … 1.
 

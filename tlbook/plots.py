@@ -291,7 +291,9 @@ def worst_mistakes(found, data, index, evaluation, n=12):
 
 
 def worst_mistakes_figure(found, data, index, evaluation, n=12):
-    """Draw the ``n`` examples of the largest loss, each beside where the network looked for its wrong answer.
+    """Draw the ``n`` examples of the largest loss, each beside its Grad-CAM: where the network looked for its answer.
+
+    A transformer's final features are no map, and there is the image alone.
 
     Args:
         found: FineTuned. data, index: the examples that ``evaluation`` was made on, in that order.
@@ -299,7 +301,7 @@ def worst_mistakes_figure(found, data, index, evaluation, n=12):
     Returns:
         (figure, alt): a matplotlib figure, and a text that says what is in it.
     """
-    from tlbook.explain import grad_cam
+    from tlbook.explain import grad_cam, has_map
 
     p, y, names = evaluation.probabilities, evaluation.labels, found.class_names
     wrong = np.flatnonzero(p.argmax(1) != y)
@@ -313,16 +315,17 @@ def worst_mistakes_figure(found, data, index, evaluation, n=12):
     figure, axes = plt.subplots(rows, 8, figsize=(12, 1.9 * rows), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
-    for k, i in enumerate(wrong):
-        image = found.model.as_tensor(data[int(np.asarray(index)[i])][0])
-        map_ = grad_cam(found, [image], classes=[p[i].argmax()])[0]
+    images = [found.model.as_tensor(data[int(np.asarray(index)[i])][0]) for i in wrong]
+    mapped = has_map(found, images[:1])
+    for k, (i, image) in enumerate(zip(wrong, images, strict=True)):
         pixels = image.expand(3, -1, -1).permute(1, 2, 0).numpy()
         plain, overlaid = axes[k // 4, 2 * (k % 4)], axes[k // 4, 2 * (k % 4) + 1]
         plain.imshow(pixels)
         plain.set_title(f"{names[y[i]]} {p[i, y[i]]:.2f}", fontsize=8)
         overlaid.imshow(pixels)
-        overlaid.imshow(map_, cmap="inferno", alpha=0.5)
+        if mapped:
+            overlaid.imshow(grad_cam(found, [image], classes=[p[i].argmax()])[0], cmap="inferno", alpha=0.5)
         overlaid.set_title(f"taken for {names[p[i].argmax()]}", fontsize=8)
     figure.tight_layout()
     told = ", ".join(f"{names[y[i]]} for {names[p[i].argmax()]}" for i in wrong)
-    return figure, f"The {len(wrong)} worst mistakes of {len(y)} examples, each with its Grad-CAM: {told}."
+    return figure, f"The {len(wrong)} worst mistakes of {len(y)} examples{', each with its Grad-CAM' * mapped}: {told}."
