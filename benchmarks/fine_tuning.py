@@ -171,6 +171,7 @@ def paper():
 # Beside the PyTorch tutorial's loop and fastai
 
 PEER_SIZE, SEEDS = 128, 3
+TARGETS, SECONDS = (0.70, 0.75, 0.80, 0.85), "seconds to validation AUC"
 
 
 class Watch:
@@ -383,22 +384,27 @@ def peers():
         for which in ("tlbook", "tutorial", "fastai"):
             print(which, seed, flush=True)
             runs.setdefault(which, []).append(kept(f"peer-{which}-{seed}", lambda w=which, s=seed: apart(w, s)))
-    reach = min(max(row["val"] for row in run["rows"]) for of in runs.values() for run in of)
-    target = math.floor(100 * reach) / 100  # the highest hundredth that every run reaches
     summary = {}
     for which, of in runs.items():
-        times = [next(row["seconds"] for row in run["rows"] if row["val"] >= target) for run in of]
+        times = {
+            str(target): [next((row["seconds"] for row in run["rows"] if row["val"] >= target), None) for run in of]
+            for target in TARGETS
+        }
         tests = [max(run["rows"], key=lambda row: row["val"])["test"] for run in of]
         summary[which] = {
-            "seconds to target": times,
+            SECONDS: times,  # None: not within its epochs
             "test AUC": tests,  # tlbook: of the epoch with the lowest validation loss; the others: with the best AUC
             "peak MB": max(run["peak MB"] for run in of),
         }
-    best = float(np.median(summary["tlbook"]["seconds to target"]))
-    for which, row in summary.items():
-        row["median seconds / tlbook's"] = float(np.median(row["seconds to target"])) / best
-        print(which, row)
-    write("peers", size=PEER_SIZE, target=target, summary=summary, runs=runs, **found)
+        print(which, summary[which])
+    medians = {
+        which: {t: float(np.median([math.inf if s is None else s for s in of])) for t, of in row[SECONDS].items()}
+        for which, row in summary.items()
+    }
+    ratios = {t: min(medians["tutorial"][t], medians["fastai"][t]) / s for t, s in medians["tlbook"].items()}
+    ratios = {t: r if math.isfinite(r) else "not reached by the others in most runs" for t, r in ratios.items()}
+    print("median seconds of the faster of the others / tlbook's:", ratios)
+    write("peers", size=PEER_SIZE, summary=summary, ratios=ratios, runs=runs, **found)
 
 
 if __name__ == "__main__":
