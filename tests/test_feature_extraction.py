@@ -382,6 +382,7 @@ def test_a_damaged_file_of_features_is_an_error(backbone, data, tmp_path, damage
 def test_blocks_are_selected_by_name(backbone, data):
     features = tl.extract(backbone, data, stages=["stem", "layer1", "final"])
     some = features.select("final", "stem")
+    assert np.array_equal(some.y, features.y) and np.array_equal(some.groups, features.groups)
     assert list(some.blocks) == ["final", "stem"]
     assert np.array_equal(some.X[:, some.blocks["stem"]], features.X[:, features.blocks["stem"]])
     for names in (["layer9"], []):

@@ -809,3 +809,22 @@ def test_a_model_without_batchnorm_needs_no_recalibration():
     before = raw(model)
     recalibrate_batchnorm(model, [], [0])
     assert raw(model) == before and model.training
+
+
+def test_the_report_tells_of_each_tensor_whence_it_came_and_what_shapes_it_has():
+    source, target = nn.Sequential(nn.Linear(3, 5)), nn.Sequential(nn.Linear(3, 2))
+    renamed = {f"old.{name}": tensor for name, tensor in source.state_dict().items()}
+    kept = transfer(renamed, nn.Sequential(nn.Linear(3, 5)), rename=[(r"^old\.", "")])
+    assert tuple(kept.copied["0.weight"]) == ("old.0.weight", (5, 3), (5, 3), "")
+    new = transfer(renamed, target, rename=[(r"^old\.", "")], adapt={".*": "new_head"})
+    assert tuple(new.initialised["0.weight"]) == (None, None, (2, 3), "new_head")
+    assert tuple(new.unused["old.0.weight"]) == ("old.0.weight", (5, 3), None, "new_head")
+
+
+def test_where_an_adapter_was_given_and_fails_no_other_one_is_advised():
+    source, target = nn.Sequential(nn.Linear(3, 5)), nn.Sequential(nn.Linear(3, 2))
+    with pytest.raises(TransferError, match="for other classes: adapt="):
+        transfer(source, target)
+    with pytest.raises(TransferError) as refusal:
+        transfer(source, target, adapt={".*": "input_channels"})
+    assert "for other classes" not in str(refusal.value)
