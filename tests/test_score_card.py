@@ -61,7 +61,7 @@ def test_the_rows_that_ship_are_what_the_stored_lessons_show(own_card):
             if "AUC recorded" in output.get("data", {}).get("text/plain", "")
         )
         for row in tl.scorecard():
-            if row["lesson"] == path.name[:2]:
+            if row["lesson"] == path.name[:2] and shown:  # lesson 02 shows no card
                 line = next(
                     line for line in shown.splitlines() if f"{row['lesson']}  " in line and row["method"] in line
                 )
