@@ -812,13 +812,12 @@ def test_a_model_without_batchnorm_needs_no_recalibration():
 
 
 def test_the_report_tells_of_each_tensor_whence_it_came_and_what_shapes_it_has():
-    source, target = nn.Sequential(nn.Linear(3, 5)), nn.Sequential(nn.Linear(3, 2))
+    source, target = (nn.Sequential(nn.Linear(3, 4), nn.Linear(4, classes)) for classes in (5, 2))
     renamed = {f"old.{name}": tensor for name, tensor in source.state_dict().items()}
-    kept = transfer(renamed, nn.Sequential(nn.Linear(3, 5)), rename=[(r"^old\.", "")])
-    assert tuple(kept.copied["0.weight"]) == ("old.0.weight", (5, 3), (5, 3), "")
-    new = transfer(renamed, target, rename=[(r"^old\.", "")], adapt={".*": "new_head"})
-    assert tuple(new.initialised["0.weight"]) == (None, None, (2, 3), "new_head")
-    assert tuple(new.unused["old.0.weight"]) == ("old.0.weight", (5, 3), None, "new_head")
+    report = transfer(renamed, target, rename=[(r"^old\.", "")], adapt={r"1\..*": "new_head"})
+    assert tuple(report.copied["0.weight"]) == ("old.0.weight", (4, 3), (4, 3), "")
+    assert tuple(report.initialised["1.weight"]) == (None, None, (2, 4), "new_head")
+    assert tuple(report.unused["old.1.weight"]) == ("old.1.weight", (5, 4), None, "new_head")
 
 
 def test_where_an_adapter_was_given_and_fails_no_other_one_is_advised():
