@@ -105,6 +105,16 @@ def test_both_readmes_name_the_same_commands():
     assert without_comments[0] == without_comments[1]
 
 
+@pytest.mark.parametrize("name", ["README.md", "README.zh.md"])
+def test_a_lesson_takes_as_many_minutes_as_the_course_map_says(name):
+    rows = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    for path, notebook in LESSONS.items():
+        (minutes,) = re.findall(r"\*About (\d+) minutes? of computing", notebook.cells[0].source)
+        assert [row.rsplit("|", 2)[1].strip() for row in rows if f"(notebooks/{path.name})" in row and "|" in row] == [
+            minutes
+        ]
+
+
 def addresses(folder):
     files = [*(folder / "notebooks").glob("*.ipynb"), folder / "README.md", folder / "README.zh.md"]
     return {found for path in files for found in OURS.findall(path.read_text(encoding="utf-8").replace('\\"', '"'))}
