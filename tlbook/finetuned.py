@@ -274,7 +274,7 @@ def _facts_of(data, split):
 
 
 def _groups_of(data, split):
-    """ "whole", "torn" where one has images on both sides of the test, or None without groups."""
+    """Tell how the test treats groups: "whole", "torn" where one has images on both sides, None without groups."""
     if data.groups is None:
         return None
     seen = data.groups[np.concatenate([split.train, split.val])]
