@@ -42,7 +42,7 @@ prove: .venv/test.installed
 	$(PYTEST) -m prove
 
 notebooks: .venv/course.installed
-	TQDM_DISABLE=1 $(BIN)/python -c "import sys; from tlbook.course import run_course; \
+	TQDM_DISABLE=1 $(BIN)/python -c "import sys; from tlbook.course.runner import run_course; \
 	print(run_course(only=sys.argv[1:] or None, out='notebooks'))" $(ONLY)
 
 links: .venv/course.installed

@@ -29,8 +29,8 @@ import numpy as np
 import torch
 
 import tlbook as tl
-from tlbook.course import anonymous_memory
-from tlbook.recipes import LPFT, Full, Gradual, Head, Surgical
+from tlbook.course.runner import anonymous_memory
+from tlbook.training.recipes import LPFT, Full, Gradual, Head, Surgical
 
 HERE = Path(__file__).parent
 FITS = HERE.parent / "build" / "fine_tuning"

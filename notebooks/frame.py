@@ -128,7 +128,8 @@ def move(repo):
 
 def record():
     """Make the reader's score card, as the last run of all lessons left it, the recorded one."""
-    from tlbook import device, score_card
+    from tlbook import device
+    from tlbook.course import score_card
 
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=ROOT).stdout
     hardware = f"{os.cpu_count()} cores, {platform.machine()}; " + ", ".join(map(str, device.describe().values()))

@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.model_selection import GroupKFold, GroupShuffleSplit, KFold
 
-from tlbook.exercises.lesson_01 import SCENARIOS
+from tlbook.course.exercises.lesson_01 import SCENARIOS
 
 
 def prior(labels, groups, train, test, *, rows=None, unseen=None, pull=0, of=np.mean):

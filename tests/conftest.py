@@ -5,6 +5,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 
 # `make test` empties this folder first; plain `pytest` uses it again. The reader's own cache stays out of it.
 os.environ.setdefault("TLBOOK_CACHE", str(Path(__file__).parents[1] / "build" / "test-cache"))
@@ -38,3 +39,13 @@ def solar_features():
 
     stages = ("blocks.1", "blocks.2", "blocks.4", "final")
     return tl.extract(tl.load_backbone(), tl.data.solar_cells(96), stages=stages, precision="float32")
+
+
+@pytest.fixture
+def one_thread_and_own_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("TLBOOK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TLBOOK_DEVICE", "cpu")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -188,7 +188,7 @@ def test_constraints_are_names_and_versions_only():
 def test_a_killed_run_never_leaves_half_a_copy(tmp_path, make_lesson):
     path = make_lesson(tmp_path / "00_big.ipynb", "print('x' * 20_000_000)")
     writer = (
-        "import sys, nbformat; from tlbook.course import _write\n"
+        "import sys, nbformat; from tlbook.course.runner import _write\n"
         "notebook = nbformat.read(sys.argv[1], 4); print(flush=True)\n"
         "while True: _write(notebook, sys.argv[2])"
     )

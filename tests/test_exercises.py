@@ -70,7 +70,7 @@ WRONG = {f"{answer[0]}, {name}": answer for module in MODULES for name, answer i
 EXERCISES = {
     number: exercise
     for path in sorted(Path(tl.exercises.__file__).parent.glob("lesson_*.py"))
-    for number, exercise in import_module(f"tlbook.exercises.{path.stem}").EXERCISES.items()
+    for number, exercise in import_module(f"tlbook.course.exercises.{path.stem}").EXERCISES.items()
 }
 
 

@@ -8,7 +8,7 @@ import torch
 
 import tlbook as tl
 from tlbook.data import Split
-from tlbook.recipes import Full
+from tlbook.training.recipes import Full
 
 
 @pytest.fixture(scope="module")

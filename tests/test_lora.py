@@ -10,7 +10,7 @@ from torch import nn
 import tlbook as tl
 from tlbook import lora
 from tlbook.parameter_transfer import TransferError, transfer
-from tlbook.recipes import Full
+from tlbook.training.recipes import Full
 
 
 @pytest.fixture(autouse=True, scope="module")

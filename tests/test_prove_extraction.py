@@ -15,7 +15,7 @@ import json, os, sys, time
 from torchvision.datasets import ImageFolder
 from torchvision.transforms.v2 import PILToTensor
 import tlbook as tl
-from tlbook.course import PeakMemory
+from tlbook.course.runner import PeakMemory
 
 backbone = tl.load_backbone()
 data = tl.data.from_dataset(ImageFolder(sys.argv[1], PILToTensor()))

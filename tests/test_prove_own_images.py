@@ -17,7 +17,7 @@ from PIL import Image
 
 import tlbook as tl
 from tlbook import checkpoints
-from tlbook.course import PeakMemory
+from tlbook.course.runner import PeakMemory
 
 pytestmark = [pytest.mark.prove, pytest.mark.skipif(os.name == "nt", reason="signals differ")]
 

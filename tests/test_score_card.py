@@ -7,7 +7,7 @@ import nbformat
 import pytest
 
 import tlbook as tl
-from tlbook import score_card
+from tlbook.course import score_card
 
 LESSONS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 

@@ -25,19 +25,24 @@ _HOME = {  # public name -> the module that defines it
     "compare": "evaluation",
     "Objective": "fine_tuning",
     "finetune": "fine_tuning",
-    "load_finetuned": "finetuned",
-    "freeze": "parameters",
-    "unfreeze": "parameters",
-    "parameter_groups": "parameters",
-    "audit": "parameters",
-    "check": "exercises",
-    "hint": "exercises",
-    "solution": "exercises",
-    "record": "score_card",
-    "scorecard": "score_card",
-    "doctor": "course",
+    "load_finetuned": "training.classifier",
+    "freeze": "training.trainable",
+    "unfreeze": "training.trainable",
+    "parameter_groups": "training.trainable",
+    "audit": "training.trainable",
+    "check": "course.exercises",
+    "hint": "course.exercises",
+    "solution": "course.exercises",
+    "record": "course.score_card",
+    "scorecard": "course.score_card",
+    "doctor": "course.doctor",
 }
-_MODULES = ("cache", "data", "device", "exercises", "fine_tuning", "lora", "plots", "recipes", "widgets")
+_MODULES = {
+    **{name: name for name in ("cache", "data", "device", "fine_tuning", "lora", "plots")},
+    "recipes": "training.recipes",
+    "exercises": "course.exercises",
+    "widgets": "course.widgets",
+}
 
 __all__ = [*_HOME, *_MODULES]
 
@@ -46,7 +51,7 @@ def __getattr__(name):
     if name in _HOME:
         value = getattr(import_module(f"tlbook.{_HOME[name]}"), name)
     elif name in _MODULES:
-        value = import_module(f"tlbook.{name}")
+        value = import_module(f"tlbook.{_MODULES[name]}")
     else:
         raise AttributeError(f"module 'tlbook' has no attribute {name!r}")
     globals()[name] = value

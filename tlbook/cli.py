@@ -72,7 +72,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
 
     Example: tlbook doctor
     """
-    from tlbook.course import doctor
+    from tlbook.course.doctor import doctor
 
     rows = doctor()
     typer.echo(json.dumps(rows, indent=2) if as_json else rows)
@@ -214,8 +214,8 @@ def predict(
     from csv import writer
 
     from tlbook import cache
-    from tlbook.finetuned import load_finetuned
     from tlbook.images import check, inputs_of
+    from tlbook.training.classifier import load_finetuned
 
     _can_write("--csv", csv)
     found = load_finetuned(model)
@@ -247,7 +247,7 @@ def export(
 
     Example: tlbook export model/ --out model.onnx
     """
-    from tlbook.finetuned import load_finetuned
+    from tlbook.training.classifier import load_finetuned
 
     _can_write("--out", out)
     apart = load_finetuned(model).export(out)

@@ -6,7 +6,6 @@ import platform
 from contextlib import contextmanager
 
 import torch
-from accelerate import PartialState
 
 
 def choose():
@@ -14,12 +13,28 @@ def choose():
 
     The environment variable ``TLBOOK_DEVICE`` ("cpu", "cuda:1", …) overrides the choice. Under ``torchrun`` each
     process gets its own GPU.
+
+    Raises:
+        ValueError: the device asked for is not here.
     """
-    if "TLBOOK_DEVICE" in os.environ:
-        return torch.device(os.environ["TLBOOK_DEVICE"])
+    if os.environ.get("TLBOOK_DEVICE"):
+        return _asked_for(os.environ["TLBOOK_DEVICE"])
     if torch.cuda.is_available():
-        return PartialState().device
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _asked_for(name):
+    """The device of TLBOOK_DEVICE, or an error that says why it cannot be had."""
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"TLBOOK_DEVICE={name} cannot be used here ({str(error).splitlines()[0]}): name another device, such as "
+            "cpu, or leave it unset"
+        ) from None
+    return device
 
 
 def has_fast_bfloat16(device):

@@ -9,17 +9,19 @@ Concatenation keeps the vectors side by side, and is the sum read with blocks: W
 import hashlib
 import json
 import os
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from uuid import uuid4
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from tlbook import __version__, device
+from tlbook import __version__, processes
 from tlbook import cache as disk
+from tlbook.device import inference_dtype, memory_kept
+from tlbook.loading import eval_batch_size, load
 
 VIEWS = {  # what xᵢ may be of X: a function of the prepared batch (B, 3, H, W), and of a number where a ":" asks for it
     "identity": lambda x: x,
@@ -157,16 +159,18 @@ def extract(
     if not len(data) or not backbones or not stages or not views:
         raise ValueError("at least one example, one backbone, one stage and one view are needed")
     widths = _block_widths(backbones, stages, views)
-    dtypes = [device.inference_dtype(b.device, precision) for b in backbones]
-    batch_size = batch_size or (32 if backbones[0].device.type == "cpu" else 256)
+    dtypes = [inference_dtype(b.device, precision) for b in backbones]
+    batch_size = batch_size or eval_batch_size(backbones[0].device)
 
-    if cache:
+    if cache and not any(b.has_hooks for b in backbones):  # a hook may do anything, and has no fingerprint
         key = [[b.fingerprint for b in backbones], data.fingerprint, stages, views, list(map(str, dtypes))]
         key.append(__version__)  # another one may prepare images otherwise
         path = disk.folder() / "features" / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]}.npy"
-        if not path.exists():
-            _write(path, backbones, data, stages, views, dtypes, batch_size, sum(widths.values()))
-        X = np.load(path, mmap_mode="r")
+        shape = (len(data), sum(widths.values()))
+        X = disk.stored_array(path, shape)
+        if X is None:
+            _write(path, shape, backbones, data, stages, views, dtypes, batch_size)
+            X = disk.stored_array(path, shape)
     else:
         X = np.empty((len(data), sum(widths.values())), dtype=np.float32)
         _fill(X, _batches(len(data), batch_size), backbones, data, stages, views, dtypes)
@@ -174,30 +178,26 @@ def extract(
     return features.sum() if combine == "sum" else features
 
 
-def _write(path, backbones, data, stages, views, dtypes, batch_size, width):
+def _write(path, shape, backbones, data, stages, views, dtypes, batch_size):
     """Fill the file ``path``, each process its own share of the batches, and let it appear when all are done."""
-    batches = _batches(len(data), batch_size)
-    several = int(os.environ.get("WORLD_SIZE", 1)) > 1
-    processes = PartialState(cpu=backbones[0].device.type == "cpu") if several else None
-    if processes is None or processes.num_processes == 1:
-        with disk.atomic(path) as part:
-            X = np.lib.format.open_memmap(part, "w+", np.float32, (len(data), width))
-            _fill(X, batches, backbones, data, stages, views, dtypes)
-            X.flush()
-            del X  # an open file cannot be renamed on Windows
-        return
-    part = path.with_name(f".{path.name}.{os.environ['TORCHELASTIC_RUN_ID']}.part")
-    if processes.is_main_process:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.lib.format.open_memmap(part, "w+", np.float32, (len(data), width)).flush()
-    processes.wait_for_everyone()
-    X = np.lib.format.open_memmap(part, "r+")
-    _fill(X, batches[processes.process_index :: processes.num_processes], backbones, data, stages, views, dtypes)
-    X.flush()
-    processes.wait_for_everyone()
-    if processes.is_main_process:
-        os.replace(part, path)
-    processes.wait_for_everyone()
+    group = processes.join(backbones[0].device)
+    part = path.with_name(f".{path.name}.{group.from_first(uuid4().hex)}.part")
+    try:
+        if group.is_first:
+            disk.trim(path.parent)
+            disk.new_array(part, shape)
+        group.wait()
+        X = np.lib.format.open_memmap(part, "r+")
+        _fill(X, _batches(len(data), batch_size)[group.rank :: group.size], backbones, data, stages, views, dtypes)
+        X.flush()
+        del X  # an open file cannot be renamed on Windows
+        group.wait()
+        if group.is_first:
+            os.replace(part, path)
+        group.wait()
+    finally:
+        with suppress(OSError):  # renamed already, or still open on Windows after an error
+            part.unlink()
 
 
 def _batches(n, size):
@@ -205,24 +205,16 @@ def _batches(n, size):
 
 
 def _fill(X, batches, backbones, data, stages, views, dtypes):
-    """Write F(X; θ) of each batch to its rows of ``X``; the next batch is read while this one is computed."""
-    expected = _as_tensors(backbones, data, 0)[0].shape
+    """Write F(X; θ) of each batch to its rows of ``X``; the next ones are read while one is computed."""
     modes = [(module, module.training) for b in backbones for module in b.modules()]
     for b in backbones:
         b.eval()
-    words = (
-        f"{', '.join(b.name for b in backbones)} on {backbones[0].device.type}, {str(dtypes[0]).removeprefix('torch.')}"
-    )
+    precision = str(dtypes[0]).removeprefix("torch.")
+    words = f"{', '.join(b.name for b in backbones)} on {backbones[0].device.type}, {precision}"
     try:
-        with device.memory_kept(backbones[0].device), ThreadPoolExecutor(os.cpu_count()) as readers:
+        with memory_kept(backbones[0].device), closing(load(data, batches, backbones)) as loaded:
             with tqdm(total=sum(map(len, batches)), desc=words, unit=" images", leave=False) as progress:
-                ahead = []
-                for rows, following in zip(batches, [*batches[1:], ()], strict=True):
-                    tensors = [
-                        r.result() for r in ahead or [readers.submit(_as_tensors, backbones, data, i) for i in rows]
-                    ]
-                    ahead = [readers.submit(_as_tensors, backbones, data, i) for i in following]
-                    prepared = _prepare(backbones, tensors, rows, expected)
+                for rows, prepared in zip(batches, loaded, strict=True):
                     X[rows.start : rows.stop] = _forward(backbones, prepared, stages, views, dtypes, rows)
                     progress.update(len(rows))
     finally:
@@ -245,27 +237,6 @@ def _forward(backbones, prepared, stages, views, dtypes, rows):
             f"the features of example {rows[int(broken[0])]} are not finite: look at that input, or use float32"
         )
     return F.numpy()
-
-
-def _read(data, i):
-    try:
-        return data[i][0]
-    except Exception as error:
-        raise ValueError(f"example {i} cannot be read: {error}") from error
-
-
-def _as_tensors(backbones, data, i):
-    """Example i as each backbone wants it, up to normalisation: decoding and resizing, which threads can share."""
-    x = _read(data, i)
-    return [b.as_tensor(x) for b in backbones]
-
-
-def _prepare(backbones, tensors, rows, expected):
-    """Prepare a batch for each backbone; an example of another shape than the first one's is named."""
-    for i, (x, *_) in zip(rows, tensors, strict=True):
-        if x.shape != expected:
-            raise ValueError(f"example {i} has shape {tuple(x.shape)}, example 0 {tuple(expected)}: resize them")
-    return [b.prepare(inputs) for b, inputs in zip(backbones, zip(*tensors, strict=True), strict=True)]
 
 
 def _block_widths(backbones, stages, views):

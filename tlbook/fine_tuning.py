@@ -17,29 +17,25 @@ Lesson 04. Works cited below:
 
 import copy
 import math
-import time
 from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch.nn import functional as F
-from tqdm import tqdm
 
-from tlbook import engine
 from tlbook.device import memory_kept
 from tlbook.evaluation import evaluate
-from tlbook.finetuned import FineTuned
-from tlbook.parameters import audit, freeze, parameter_groups, unfreeze
 from tlbook.probes import balanced
-from tlbook.recipes import RECIPES
 from tlbook.table import Table
-from tlbook.training import Run
+from tlbook.training.classifier import FineTuned
+from tlbook.training.recipes import recipe_of
+from tlbook.training.run import Run, Settings, one_ctrl_c, state_of
+from tlbook.training.trainable import audit, freeze, parameter_groups, unfreeze
 
 __all__ = ["Objective", "audit", "finetune", "freeze", "parameter_groups", "unfreeze"]
 
-WARM_UP = 0.1  # of all steps
-CHECKPOINT_SECONDS = 60  # between checkpoints within an epoch
+WARM_UP, LEAST_WARM_UP = 0.1, 10  # of all steps; and at least so many of them
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,8 +121,12 @@ class Objective:
 
 
 def schedule(step, steps):
-    """The factor on every learning rate: a linear warm-up over the first tenth, then half a cosine down to 0."""
-    warm = max(1, round(WARM_UP * steps))
+    """The factor on every learning rate: a linear warm-up, then half a cosine down to 0.
+
+    The warm-up takes a tenth of the steps and at least ten of them: AdamW's first steps have full size however small
+    the gradient, and a start that is already good must not be lost to them.
+    """
+    warm = max(LEAST_WARM_UP, round(WARM_UP * steps))
     if step < warm:
         return (step + 1) / warm
     return (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm))) / 2
@@ -137,14 +137,14 @@ def finetune(
     data,
     split,
     *,
-    recipe="full",
+    recipe="lp_ft",
     objective=None,
-    epochs=10,
-    lr=3e-4,
+    epochs=5,
+    lr=None,
     batch_size=32,
     accumulate=1,
     clip=1.0,
-    augment="flips",
+    augment=None,
     precision="auto",
     store_prefix=True,
     seed=0,
@@ -168,10 +168,11 @@ def finetune(
         objective: `Objective`; None is cross-entropy alone. Where it penalises tensors, AdamW's weight decay, which
             pulls towards 0, is switched off for them.
         epochs: passes over the training part.
-        lr: of the deepest stage, after the warm-up and before the cosine.
+        lr: of the deepest stage, after the warm-up and before the cosine; None takes the recipe's own, which was chosen
+            on several data sets (`benchmarks/results/small_data.json`).
         batch_size: examples a step, over all processes.
         accumulate: parts in which each process takes its share of a batch, one after the other, to save memory.
-        clip: the largest norm of a step's gradient; math.inf for none.
+        clip: the largest norm of a step's gradient; None for none.
         augment: None, "flips" (four views) or "dihedral" (eight: quarter turns and flips, of square images). An
             example comes in another view each epoch until it has been seen in all.
         precision: "auto" (bfloat16 on CUDA where the hardware has it, float32 elsewhere), "float32" or "bfloat16".
@@ -182,11 +183,12 @@ def finetune(
 
     Returns:
         FineTuned. Ctrl-C ends the training after the step and returns the best weights so far; where there are none
-        yet, and a second time, it is Python's KeyboardInterrupt.
+        yet, and a second time, it is Python's KeyboardInterrupt. A loss that diverges ends it as well, with a warning
+        that says where and what to try.
 
     Raises:
         ValueError: arguments that make no sense, a class without training examples, a checkpoint of another run.
-        RuntimeError: the loss or the gradient is not finite, or the loss diverges: it says where, and what to try.
+        RuntimeError: the loss or the gradient is not finite, or diverges, before any weights are worth keeping.
 
     >>> import tlbook as tl
     >>> data = tl.data.solar_cells(64)
@@ -196,71 +198,57 @@ def finetune(
 
     Lesson 04.
     """
-    objective = objective or Objective()
-    recipe = RECIPES[recipe]() if isinstance(recipe, str) and recipe in RECIPES else recipe
-    device = backbone.device
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        run = Run(
-            backbone, data, split, recipe, objective, epochs=epochs, lr=lr, batch_size=batch_size,
-            accumulate=accumulate, clip=clip, augment=augment, precision=precision, store_prefix=store_prefix,
-            seed=seed, checkpoint=checkpoint, resume=resume,
-        )  # fmt: skip
-        with memory_kept(device), engine.one_ctrl_c() as interrupts:
+    recipe = recipe_of(recipe)
+    settings = Settings(epochs, lr or recipe.lr, batch_size, accumulate, clip, augment, store_prefix, seed)
+    with torch.random.fork_rng([backbone.device] if backbone.device.type == "cuda" else []):
+        start = {"precision": precision, "checkpoint": checkpoint, "resume": resume}
+        run = Run(backbone, data, split, recipe, objective or Objective(), settings, **start)
+        with memory_kept(run.device), one_ctrl_c(run.interrupts):
             try:
-                _descend(run, interrupts)
+                _minimise(run)
             except KeyboardInterrupt:  # while a prefix was stored, or the second
-                if run.best is None or len(interrupts) > 1:
+                if run.best is None or len(run.interrupts) > 1:
                     raise
-    history, epoch, finished = Table(run.now["history"]), run.now["epoch"], run.now["step"] == run.steps
-    if not finished:
-        print(f"stopped at step {run.now['step']} of {run.steps}; the weights are those of epoch {epoch}")
-    return FineTuned(run.best_model(), history, epoch, tuple(data.class_names), run.start, finished)
+                run.stopped = "Ctrl-C"
+    run.say_why_it_stopped()
+    history, epoch = Table(run.progress.history), run.progress.epoch
+    return FineTuned(run.best_model(), history, epoch, tuple(data.class_names), run.start, run.stopped)
 
 
-def _descend(run, interrupts):
-    """Go down the gradient until the last epoch, or until Ctrl-C."""
-    hidden = {"disable": True} if run.rank else {}  # disable=False would overrule TQDM_DISABLE
-    last_save = time.monotonic()
-    with tqdm(total=run.steps, initial=run.now["step"], desc="fine-tuning", leave=False, **hidden) as bar:
-        for epoch in range(run.now["step"] // run.batches_an_epoch, run.epochs):
-            clock, pending = time.monotonic(), []
-            run.begin(epoch, interrupts)
-            for share, parts in run.batches_of(epoch):
-                factor = schedule(run.now["step"], run.steps)
+def _minimise(run):
+    """Go down the gradient until the last epoch, or until Ctrl-C or a loss that diverges."""
+    with run.progress_bar() as bar:
+        for epoch in run.epochs_left():
+            run.begin(epoch)
+            for parts, size in run.batches_of(epoch):
+                factor = schedule(run.progress.step, run.steps)
                 for group in run.optimizer.param_groups:
                     group["lr"] = group["initial_lr"] * factor
-                torch.manual_seed(engine.number_of(run.seed, run.now["step"], run.rank))
-                pending.append((_step(run, share, parts), share[2]))
-                run.now["step"] += 1
+                run.note(*_step(run, parts, size), size)
                 bar.update()
-                over = run.now["step"] % run.batches_an_epoch == 0
-                if run.device.type == "cpu" or len(pending) == 16 or over:  # to look at a number waits for the GPU
-                    stop = run.look(pending, interrupts, run.lr * factor)
-                    pending = []
-                    if over:
-                        run.validate(epoch + 1, run.lr * factor, clock)
-                    if over or stop or time.monotonic() - last_save >= CHECKPOINT_SECONDS:
-                        run.save()
-                        last_save = time.monotonic()
-                    if stop:
-                        return
+                if run.stopped:
+                    return
+            run.validate(epoch + 1)
+            run.save()
 
 
-def _step(run, share, parts):
-    """Take a step down the gradient of L on a batch; return (2,) its loss and the gradient's norm."""
-    rows, _, size = share
+def _step(run, parts, size):
+    """Take a step down the gradient of L on a batch of ``size``; return its loss and the gradient's norm.
+
+    ``parts`` are this process's examples of the batch, (rows, inputs) of each part.
+    """
     objective, total = run.objective, torch.zeros((), device=run.device)
     run.optimizer.zero_grad()
-    for i, part in enumerate(np.array_split(rows, run.accumulate)):
-        last = i == run.accumulate - 1
-        with nullcontext() if last else run.accelerator.no_sync(run.network):
-            logits = run.network(next(parts))
-            loss = objective.data_term(logits, run.y[part], run.s[part]) * (run.world * len(part) / size)
+    for i, (rows, inputs) in enumerate(parts):
+        last = i == run.settings.accumulate - 1
+        with nullcontext() if last or run.processes.size == 1 else run.network.no_sync():
+            mean = objective.data_term(run.forward(inputs), run.y[rows], run.s[rows])
+            loss = mean * (len(rows) * run.processes.size / size)  # gradients are averaged over processes
             total += loss.detach()
-            run.accelerator.backward(loss + objective.penalty(run.model, run.theta0) if last else loss)
-    norm = run.accelerator.clip_grad_norm_(run.network.parameters(), run.clip)
+            (loss + objective.penalty(run.model, run.theta0) if last else loss).backward()
+    norm = torch.nn.utils.clip_grad_norm_(run.network.parameters(), run.settings.clip)
     run.optimizer.step()
-    return torch.stack([total, norm])
+    return total, norm
 
 
 def loss_along_line(found, data, index, alphas=tuple(i / 8 for i in range(9))):
@@ -279,7 +267,7 @@ def loss_along_line(found, data, index, alphas=tuple(i / 8 for i in range(9))):
     if found.start is None:
         raise ValueError("a model loaded from disk does not know its start: use the FineTuned that finetune returned")
     model, part, rows = copy.deepcopy(found.model), data.subset(index), Table()
-    theta = engine.snapshot(found.model)
+    theta = state_of(found.model)
     for alpha in alphas:
         model.load_state_dict(interpolate(found.start, theta, float(alpha)))
         p = FineTuned(model, Table(), 0, found.class_names).predict(part)

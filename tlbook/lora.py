@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from tlbook.parameter_transfer import TransferError, transfer
-from tlbook.parameters import is_frozen
+from tlbook.training.trainable import is_frozen
 
 
 def _update(layer):

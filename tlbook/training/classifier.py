@@ -6,7 +6,7 @@ import importlib.metadata
 import json
 import os
 import shutil
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -17,12 +17,14 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from tlbook import checkpoints, engine, images
-from tlbook.batches import Batches, at_once, jobs_of
+from tlbook import images
 from tlbook.data import Dataset
 from tlbook.device import memory_kept
 from tlbook.evaluation import METRICS, evaluate
+from tlbook.loading import eval_batch_size, load
 from tlbook.table import Table
+from tlbook.training import checkpoints
+from tlbook.training.run import probabilities
 
 _WEIGHTS, _ABOUT = "model.safetensors", "model.json"
 _PICKLES = {".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".joblib"}
@@ -38,7 +40,7 @@ class FineTuned:
         epoch: the one whose weights these are.
         class_names: the K names.
         start: {name: tensor}, θ⁰ with the head it began with; None where loaded from disk.
-        finished: False where Ctrl-C ended the training.
+        stopped: why the training ended before its last epoch: "", "Ctrl-C", or how the loss diverged and what to try.
     """
 
     model: nn.Module = field(repr=False)
@@ -46,7 +48,12 @@ class FineTuned:
     epoch: int
     class_names: tuple
     start: dict | None = field(default=None, repr=False)
-    finished: bool = True
+    stopped: str = ""
+
+    @property
+    def finished(self):
+        """Whether the training came to its last epoch."""
+        return not self.stopped
 
     def predict(self, inputs, *, batch_size=None):
         """Return (N, K) float64 probabilities, computed in float32; rows sum to 1.
@@ -63,11 +70,11 @@ class FineTuned:
         else:
             inputs = images.inputs_of(inputs)
             data = Dataset(inputs, np.zeros(len(inputs), int), self.class_names)
-        jobs = jobs_of(np.arange(len(data)), batch_size or at_once(self.model.device))
-        batches = Batches(self.model, data)
-        bar = {"total": len(jobs), "desc": "predicting", "unit": " batches", "leave": False, "delay": 1}
-        with memory_kept(self.model.device):
-            return engine.softmax(self.model, lambda jobs: tqdm(batches(jobs), **bar), jobs, len(self.class_names))
+        size = batch_size or eval_batch_size(self.model.device)
+        batches = [range(i, min(i + size, len(data))) for i in range(0, len(data), size)]
+        bar = {"total": len(batches), "desc": "predicting", "unit": " batches", "leave": False, "delay": 1}
+        with memory_kept(self.model.device), closing(load(data, batches, [self.model])) as loaded:
+            return probabilities(self.model, (x for (x,) in tqdm(loaded, **bar)), len(self.class_names))
 
     def evaluate(self, data, index):
         """Score the examples at ``index``: a `tlbook.evaluation.Evaluation` with intervals by group."""

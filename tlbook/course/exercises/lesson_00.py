@@ -3,7 +3,7 @@
 import numpy as np
 
 import tlbook as tl
-from tlbook.exercises import Exercise
+from tlbook.course.exercises import Exercise
 
 
 def _always_healthy(answer):

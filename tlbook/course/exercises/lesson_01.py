@@ -6,7 +6,7 @@ Engineering 22(10), https://doi.org/10.1109/TKDE.2009.191
 
 import numpy as np
 
-from tlbook.exercises import Exercise
+from tlbook.course.exercises import Exercise
 
 INDUCTIVE, TRANSDUCTIVE, NONE = "inductive", "transductive", "no transfer needed"
 PHOTOGRAPH = {"X": "colour images", "P(X)": "photographs from the web", "Y": "1,000 things", "P(Y|X)": "its name"}

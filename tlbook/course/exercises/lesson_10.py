@@ -1,6 +1,6 @@
 """Exercises of lesson 10."""
 
-from tlbook.exercises import Exercise
+from tlbook.course.exercises import Exercise
 
 
 def _hours(answer):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from tlbook.parameters import stages_of
+from tlbook.training.trainable import stages_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +18,7 @@ class Recipe:
     freeze_batchnorm: bool = False
     only: str | None = None
 
+    lr = 3e-4  # of the deepest stage, where `finetune` is given none
     from_probe = False  # start the head at the exact linear probe
 
     def plan(self, stages, epochs):
@@ -53,6 +54,7 @@ class LPFT(Full):
 
     head_multiplier: float = 1.0
     freeze_batchnorm: bool = True
+    lr = 1e-4  # a start that is already good is easily harmed
     from_probe = True
 
 
@@ -75,6 +77,15 @@ class Surgical(Recipe):
 
 
 RECIPES = {"head": Head, "full": Full, "lp_ft": LPFT, "gradual": Gradual, "surgical": Surgical}
+
+
+def recipe_of(recipe):
+    """The `Recipe` of a name, or the one that was given."""
+    if isinstance(recipe, str) and recipe in RECIPES:
+        return RECIPES[recipe]()
+    if not isinstance(recipe, Recipe):
+        raise ValueError(f"recipe must be one of {', '.join(RECIPES)} or a Recipe, got {recipe!r}")
+    return recipe
 
 
 def plan_of(model, recipe, epochs):

@@ -13,7 +13,7 @@ from torch import nn
 
 from tlbook.table import Table
 
-_BatchNorm = nn.modules.batchnorm._BatchNorm
+BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
 def stages_of(model):
@@ -68,11 +68,21 @@ def freeze_stages(model, stages, batchnorm=False):
         if of[name] in stages:
             parameter.requires_grad_(False)
     for name, module in model.named_modules():
-        if of.get(name) in stages or batchnorm and isinstance(module, _BatchNorm):
-            hold(module)
+        if of.get(name) in stages or batchnorm and isinstance(module, BatchNorm):
+            keep_in_eval(module)
 
 
-def hold(module):
+def frozen_prefix(model, learning):
+    """The last of the leading stages that are not among the ``learning`` ones, or None."""
+    until = None
+    for stage in model.stages:
+        if stage in learning:
+            break
+        until = stage
+    return until
+
+
+def keep_in_eval(module):
     """Keep the module in eval mode, whatever ``.train()`` says."""
     if not is_frozen(module):
         module.__class__ = _frozen(type(module))
@@ -214,7 +224,7 @@ def audit(model, optimizer):
         seen[place] = name
     for name, module in model.named_modules():
         own = list(module.parameters(recurse=False))
-        if isinstance(module, _BatchNorm) and module.track_running_stats and not is_frozen(module):
+        if isinstance(module, BatchNorm) and module.track_running_stats and not is_frozen(module):
             if own and not any(p.requires_grad for p in own):
                 problem(name, "BatchNorm with frozen weights, but .train() would move its statistics", "tl.freeze it")
     for stage in [*model.stages, "head"]:

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from tlbook.exercises import Exercise
+from tlbook.course.exercises import Exercise
 
 
 def _receptive_field(answer):

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from tlbook.exercises import Exercise
+from tlbook.course.exercises import Exercise
 
 
 def _pool(answer):

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from tlbook.exercises import Exercise
+from tlbook.course.exercises import Exercise
 
 
 def _l2_sp(answer):

@@ -51,7 +51,7 @@ def solution(number):
 def _find(number):
     lesson = str(number).split(".")[0]
     try:
-        exercises = import_module(f"tlbook.exercises.lesson_{lesson}").EXERCISES
+        exercises = import_module(f"tlbook.course.exercises.lesson_{lesson}").EXERCISES
     except ModuleNotFoundError:
         raise ValueError(f"no exercises for lesson {lesson!r}: numbers look like '03.1'") from None
     if number not in exercises:

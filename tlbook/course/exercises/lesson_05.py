@@ -2,7 +2,7 @@
 
 import torch
 
-from tlbook.exercises import Exercise
+from tlbook.course.exercises import Exercise
 from tlbook.named_tensors import TransferError, renamed
 
 _TARGET = ["stem.weight", "submodule.weight", "fc_norm.weight", "head.weight", "head.bias"]

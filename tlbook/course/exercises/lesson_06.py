@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from tlbook.exercises import Exercise
+from tlbook.course.exercises import Exercise
 
 
 def _prepare(answer):

@@ -1,0 +1,68 @@
+"""The batches of a run: every example once an epoch, and a frozen prefix that changes nothing but the seconds."""
+
+import numpy as np
+import pytest
+import torch
+from small import DATA, FAST, NO_VAL, SPLIT, apart, same, tiny
+
+import tlbook as tl
+from tlbook.backbones import Backbone
+from tlbook.processes import Processes
+from tlbook.training import batches, run
+from tlbook.training.recipes import LPFT, Full
+
+pytestmark = pytest.mark.usefixtures("one_thread_and_own_cache")
+
+
+@pytest.mark.parametrize("recipe", ["head", Full(until="layer2"), "gradual", LPFT(until="layer1")])
+def test_a_stored_prefix_gives_the_weights_of_one_computed_each_time(recipe, monkeypatch):
+    options = FAST | {"recipe": recipe, "epochs": 5, "augment": "flips"}
+    split = NO_VAL if isinstance(recipe, LPFT) else SPLIT  # a probe is at its best at the start
+    stored = tl.finetune(tiny(), DATA, split, **options)
+    calls, look_up = [], batches.Batches._look_up
+    monkeypatch.setattr(batches.Batches, "_look_up", lambda *a: calls.append(a) or look_up(*a))
+    assert apart(stored, tl.finetune(tiny(), DATA, split, **options, store_prefix=False)) < 1e-4
+    assert not any(calls)
+    monkeypatch.setattr(batches, "IN_MEMORY", 0)
+    assert same(stored, tl.finetune(tiny(), DATA, split, **options)) and any(calls)
+
+
+def test_a_stored_prefix_runs_each_view_once(monkeypatch):
+    seen = []
+    prepare = Backbone.prepare
+    monkeypatch.setattr(Backbone, "prepare", lambda self, inputs: seen.append(len(inputs)) or prepare(self, inputs))
+    tl.finetune(tiny(), DATA, SPLIT, recipe="head", **(FAST | {"epochs": 8}), augment="flips")
+    pairs = 4 * len(SPLIT.train) + len(SPLIT.val)
+    assert sum(seen) <= pairs  # eight epochs, four views: half of what no store would cost
+
+
+def test_the_eight_views_are_the_symmetries_of_the_square():
+    x = torch.arange(16.0).view(1, 1, 4, 4).repeat(8, 1, 1, 1)
+    turned = batches.apply_views(x, np.arange(8))
+    assert len({tuple(image.flatten().tolist()) for image in turned}) == 8
+    expected = [x[0].rot90(k, (1, 2)) for k in range(4)]
+    expected += [image.flip(-1) for image in expected]
+    assert torch.equal(turned, torch.stack(expected))
+    assert {tuple(x[0].flatten().tolist()), *(tuple(x[0].flip(d).flatten().tolist()) for d in (-1, -2, (-1, -2)))} == {
+        tuple(turned[v].flatten().tolist()) for v in batches.AUGMENTATIONS["flips"]
+    }
+    with pytest.raises(ValueError, match="square"):
+        batches.apply_views(torch.zeros(2, 1, 3, 4), np.array([0, 1]))
+
+
+def test_every_example_comes_once_an_epoch_and_in_every_view_before_one_returns():
+    train = np.arange(10, 47)
+    settings = run.Settings(4, 1e-3, 8, 1, 1.0, "flips", True, 3)
+    for world in (1, 2):
+        views = {i: [] for i in train}
+        for epoch in range(4):
+            members = [Processes(rank, world) for rank in range(world)]
+            shares = [batches.shares_of_epoch(train, epoch, 5, settings, member) for member in members]
+            rows = np.concatenate([rows for share in shares for rows, _, _ in share])
+            assert sorted(rows) == sorted(train)
+            assert {size for share in shares for _, _, size in share} <= {7, 8}
+            for share in shares:
+                for part, view, _ in share:
+                    for i, v in zip(part, view, strict=True):
+                        views[i].append(v)
+        assert all(sorted(v) == [0, 2, 4, 6] for v in views.values())

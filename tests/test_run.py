@@ -1,0 +1,168 @@
+"""A run stops when it must, keeps what is good, and says what went wrong."""
+
+import math
+import signal
+
+import numpy as np
+import pytest
+import torch
+from small import DATA, FAST, NO_VAL, RUN, SPLIT, same, tiny
+
+import tlbook as tl
+from tlbook import fine_tuning
+from tlbook.backbones import Backbone
+from tlbook.training import batches, run
+from tlbook.training.recipes import Full, Surgical
+
+pytestmark = pytest.mark.usefixtures("one_thread_and_own_cache")
+
+
+def test_ctrl_c_stops_after_the_step_and_the_run_can_go_on(tmp_path, monkeypatch, capsys):
+    schedule = fine_tuning.schedule
+
+    def press(step, steps):
+        if step == 4:
+            signal.raise_signal(signal.SIGINT)
+        return schedule(step, steps)
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(fine_tuning, "schedule", press)
+    stopped = tl.finetune(tiny(), DATA, SPLIT, **RUN, checkpoint=tmp_path)
+    assert "stopped at step 5" in capsys.readouterr().out and not stopped.finished
+    assert signal.getsignal(signal.SIGINT) is before
+    losses = [row["val loss"] for row in stopped.history]
+    assert stopped.evaluate(DATA, SPLIT.val).log_loss == pytest.approx(min(losses), rel=1e-4)
+    monkeypatch.setattr(fine_tuning, "schedule", schedule)
+    resumed = tl.finetune(tiny(), DATA, SPLIT, **RUN, checkpoint=tmp_path, resume=True)
+    assert resumed.finished and same(resumed, tl.finetune(tiny(), DATA, SPLIT, **RUN))
+    again = tl.finetune(tiny(), DATA, SPLIT, **RUN, checkpoint=tmp_path, resume=True)
+    assert same(resumed, again)
+
+
+def test_ctrl_c_before_the_first_step_ends_at_once(tmp_path, monkeypatch):
+    prepared, prepare = [], Backbone.prepare
+
+    def press(self, inputs):
+        if not prepared:
+            signal.raise_signal(signal.SIGINT)
+        prepared.append(len(inputs))
+        return prepare(self, inputs)
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(Backbone, "prepare", press)
+    monkeypatch.setattr(batches, "eval_batch_size", lambda device: 8)
+    with pytest.raises(KeyboardInterrupt):
+        tl.finetune(tiny(), DATA, SPLIT, recipe="head", **FAST, augment=None, checkpoint=tmp_path)
+    assert sum(prepared) <= 8 and not any(tmp_path.iterdir()) and signal.getsignal(signal.SIGINT) is before
+
+
+def test_ctrl_c_while_a_later_prefix_is_stored_returns_the_best_so_far_and_the_run_can_go_on(tmp_path, monkeypatch):
+    stores, store = [], batches.Batches.store
+
+    def press(*args, **options):
+        stores.append(args)
+        if len(stores) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return store(*args, **options)
+
+    whole = tl.finetune(tiny(), DATA, SPLIT, **RUN)
+    monkeypatch.setattr(batches.Batches, "store", press)
+    stopped = tl.finetune(tiny(), DATA, SPLIT, **RUN, checkpoint=tmp_path)
+    assert not stopped.finished and [row["epoch"] for row in stopped.history] == [0, 1]
+    assert same(whole, tl.finetune(tiny(), DATA, SPLIT, **RUN, checkpoint=tmp_path, resume=True))
+
+
+def test_a_second_ctrl_c_does_not_wait_for_the_step(monkeypatch):
+    def press_twice(step, steps):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("the step went on")
+
+    monkeypatch.setattr(fine_tuning, "schedule", press_twice)
+    with pytest.raises(KeyboardInterrupt):
+        tl.finetune(tiny(), DATA, SPLIT, **RUN)
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_rate_and_advice(tmp_path):
+    with pytest.raises(RuntimeError, match=r"not finite at step \d+, with the learning rate .*try lr="):
+        backbone = tiny()
+        backbone.model.layer4[0].conv1.weight.data[0] = math.nan
+        tl.finetune(backbone, DATA, NO_VAL, **FAST, checkpoint=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(RuntimeError, match="output for a validation example is not finite at step 0"):
+        tl.finetune(backbone, DATA, SPLIT, **FAST)
+
+
+def test_a_gradient_that_is_not_finite_stops_the_step_it_appears_in():
+    backbone = tiny()
+    backbone.model.layer4.register_forward_hook(lambda m, i, z: z + (z - z.detach()).abs().sqrt())  # ∞ · 0
+    with pytest.raises(RuntimeError, match="the gradient is not finite at step 1"):
+        tl.finetune(backbone, DATA, SPLIT, **FAST)
+
+
+def test_a_loss_that_diverges_stops():
+    with pytest.raises(RuntimeError, match=r"(diverges|not finite).*at step \d+, with the learning rate"):
+        tl.finetune(tiny(), DATA, SPLIT, recipe="head", epochs=20, lr=1e4, batch_size=8)
+
+
+@pytest.mark.parametrize(
+    "wrong, says",
+    [
+        ({"recipe": "best"}, "recipe must be one of head, full"),
+        ({"recipe": Surgical(stage="layer9")}, "no stage 'layer9'"),
+        ({"recipe": Full(until="final")}, "has no parameters"),
+        ({"epochs": 0}, "epochs must be"),
+        ({"batch_size": 2.5}, "batch_size must be"),
+        ({"accumulate": 30}, "too few"),
+        ({"lr": 0}, "lr must be above 0"),
+        ({"augment": "colour"}, "augment must be one of"),
+        ({"precision": "float8"}, "precision must be"),
+    ],
+)
+def test_an_argument_that_makes_no_sense_is_an_error(wrong, says):
+    with pytest.raises(ValueError, match=says):
+        tl.finetune(tiny(), DATA, SPLIT, **(FAST | wrong))
+
+
+def test_a_split_that_makes_no_sense_is_an_error():
+    for split, says in (
+        (SPLIT._replace(val=SPLIT.train[:3]), "in train and in val or test"),
+        (SPLIT._replace(train=SPLIT.train[DATA.labels[SPLIT.train] == 0]), r"without a training example: \['b'\]"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            tl.finetune(tiny(), DATA, split, **FAST)
+
+
+def test_seeds_of_different_steps_and_ranks_differ():
+    found = {run.seed_of(seed, step, rank) for seed in range(3) for step in range(20) for rank in range(3)}
+    assert len(found) == 180
+
+
+def test_a_head_that_nothing_has_trained_is_never_kept(monkeypatch):
+    data = tl.data.solar_cells(64).subset(range(300))
+    split = tl.data.Split(np.arange(0, 200), np.arange(200, 300), np.arange(0))
+    of_true_class = iter((0.9, 0.1, 0.3))  # what validation sees at the start and after each epoch
+
+    def seen(network, batches, K):
+        p = next(of_true_class)
+        return np.where(np.arange(K) == data.labels[split.val][:, None], p, 1 - p)
+
+    monkeypatch.setattr(run, "probabilities", seen)
+    found = tl.finetune(tl.load_backbone(), data, split, recipe="head", epochs=2, augment=None)
+    assert np.argmin([row["val loss"] for row in found.history]) == 0 and found.epoch == 2
+
+
+def test_a_backbone_of_which_nothing_may_learn_is_refused_but_for_its_head():
+    frozen = tiny().requires_grad_(False)
+    with pytest.raises(ValueError, match="no parameter of the backbone requires a gradient"):
+        tl.finetune(frozen, DATA, SPLIT, recipe="lp_ft", **FAST)
+    assert tl.finetune(frozen, DATA, SPLIT, recipe="head", **FAST).epoch
+
+
+def test_what_the_caller_froze_stays_frozen_whatever_the_recipe():
+    backbone = tiny()
+    tl.freeze(backbone, until="layer1")
+    found = tl.finetune(backbone, DATA, NO_VAL, recipe="full", **FAST)
+    moved = {name for name, t in found.model.state_dict().items() if not torch.equal(t, found.start[name])}
+    assert moved and not any(".layer1." in name or ".conv1." in name and "layer" not in name for name in moved)
+    assert any(".layer4." in name and "running_mean" in name for name in moved)

@@ -1,0 +1,1 @@
+"""What only the lessons need: the runner, the check of the machine, widgets, the score card, the exercises."""

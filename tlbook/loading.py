@@ -1,0 +1,74 @@
+"""The one loader: examples are read ahead, decoded and stacked, for extract, predict and finetune alike."""
+
+import os
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import islice
+
+
+def eval_batch_size(device):
+    """Examples in a forward pass on ``device``: on a CPU more of them take memory, and no less time."""
+    return 32 if device.type == "cpu" else 256
+
+
+def read_ahead(tasks, workers):
+    """Yield the results of each list of functions, in order; the next two lists run in threads while one is in use.
+
+    Args:
+        tasks: an iterable of lists of functions without arguments. workers: how many threads.
+    """
+    tasks = iter(tasks)
+    pool = ThreadPoolExecutor(workers)
+
+    def submit(batches):
+        return [[pool.submit(task) for task in batch] for batch in batches]
+
+    try:
+        reading = deque(submit(islice(tasks, 2)))
+        while reading:
+            results = [future.result() for future in reading.popleft()]
+            reading.extend(submit(islice(tasks, 1)))
+            yield results
+    finally:  # the generator may be closed halfway, by an error or Ctrl-C
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def load(data, batches, backbones):
+    """Yield the prepared inputs of each batch: a list with one (B, 3, H, W) tensor for each backbone, on its device.
+
+    An input is read once for all backbones, in several threads only where the data set allows it
+    (`Dataset.reads_in_parallel`), and memory holds the inputs of three batches.
+
+    Args:
+        data: `tlbook.data.Dataset`. batches: a list of arrays of rows. backbones: a list of Backbone.
+
+    Raises:
+        ValueError: an example that cannot be read, or whose shape is not the first one's; the error names it.
+    """
+
+    def for_each_backbone(x):  # decoded and resized, not yet normalised
+        return [b.as_tensor(x) for b in backbones]
+
+    tasks = ([partial(read_input, data, int(i), for_each_backbone) for i in rows] for rows in batches)
+    reading = read_ahead(tasks, workers=os.cpu_count() if data.reads_in_parallel else 1)
+    expected = None
+    try:
+        for rows, read in zip(batches, reading, strict=True):
+            for i, (x, *_) in zip(rows, read, strict=True):
+                first, shape = expected = expected or (i, x.shape)
+                if x.shape != shape:
+                    raise ValueError(
+                        f"example {i} has shape {tuple(x.shape)}, example {first} {tuple(shape)}: resize them"
+                    )
+            yield [b.prepare(inputs) for b, inputs in zip(backbones, zip(*read, strict=True), strict=True)]
+    finally:
+        reading.close()
+
+
+def read_input(data, i, use=lambda x: x):
+    """What ``use`` makes of the input of example i; an error says which one it was."""
+    try:
+        return use(data[i][0])
+    except Exception as error:
+        raise ValueError(f"example {i} cannot be read: {error}") from error

@@ -1,0 +1,469 @@
+"""One run of fine-tuning: its settings, how far it has come, and what learns in it now."""
+
+import copy
+import math
+import signal
+import threading
+import time
+import warnings
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from tlbook import processes
+from tlbook.data import Split
+from tlbook.device import inference_dtype
+from tlbook.evaluation import evaluate
+from tlbook.feature_extraction import extract
+from tlbook.loading import eval_batch_size, read_input
+from tlbook.probes import linear_probe
+from tlbook.training import checkpoints
+from tlbook.training.batches import (
+    AUGMENTATIONS,
+    Batches,
+    as_they_are,
+    parts_of,
+    shares_of_epoch,
+    worth_storing,
+)
+from tlbook.training.recipes import plan_of
+from tlbook.training.trainable import (
+    BatchNorm,
+    audit,
+    freeze_stages,
+    frozen_prefix,
+    is_frozen,
+    keep_in_eval,
+    parameter_groups,
+    unfreeze,
+)
+
+CHECKPOINT_SECONDS = 60  # between checkpoints within an epoch
+CHECK_EVERY = 16  # steps on a GPU between looks at the losses: to look at a number waits for the GPU
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The arguments of `tlbook.finetune` that are numbers and choices; wrong ones are a ValueError."""
+
+    epochs: int
+    lr: float
+    batch_size: int
+    accumulate: int
+    clip: float
+    augment: str | None
+    store_prefix: bool
+    seed: int
+
+    def __post_init__(self):
+        for name in ("epochs", "batch_size", "accumulate"):
+            object.__setattr__(self, name, whole_number(name, getattr(self, name), 1))
+        object.__setattr__(self, "seed", whole_number("seed", self.seed, 0))
+        object.__setattr__(self, "lr", positive_number("lr", self.lr))
+        clip = math.inf if self.clip is None or self.clip == math.inf else positive_number("clip", self.clip)
+        object.__setattr__(self, "clip", clip)
+        if not isinstance(self.augment, str | None) or self.augment not in AUGMENTATIONS:
+            raise ValueError(f"augment must be one of {list(AUGMENTATIONS)}, got {self.augment!r}")
+
+
+def whole_number(name, value, least):
+    """``value`` as an int, or an error that names the argument."""
+    try:
+        if isinstance(value, str | bytes | bool) or int(value) != value or value < least:
+            raise ValueError
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}") from None
+    return int(value)
+
+
+def positive_number(name, value):
+    """``value`` as a float, or an error that names the argument."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 < value < math.inf:
+        raise ValueError(f"{name} must be above 0 and finite, and a number, got {value!r}")
+    return float(value)
+
+
+@dataclass
+class Progress:
+    """How far a run has come; checkpoints hold it as JSON.
+
+    Attributes:
+        step: steps taken. history: a row for each epoch.
+        epoch, lowest: the epoch whose weights are the best so far, and their validation loss.
+        loss: Σ of the losses of this epoch's examples. smooth: a running mean of the steps' losses.
+        limit: what ``smooth`` must stay below.
+    """
+
+    step: int = 0
+    history: list = field(default_factory=list)
+    epoch: int = 0
+    lowest: float = math.inf
+    loss: float = 0.0
+    smooth: float | None = None
+    limit: float | None = None
+
+    @classmethod
+    def from_json(cls, facts):
+        """The progress that went through ``asdict`` and JSON, where null stands for what is not finite."""
+        history = [{k: math.nan if v is None else v for k, v in row.items()} for row in facts["history"]]
+        lowest = math.inf if facts["lowest"] is None else facts["lowest"]
+        return cls(**facts | {"history": history, "lowest": lowest})
+
+
+class SuffixOf(nn.Module):
+    """The network from where the frozen prefix ends, as one module: what a step calls, and what learns."""
+
+    def __init__(self, model, until):
+        super().__init__()
+        self.model, self.until = model, until
+
+    def forward(self, z):
+        return self.model(z) if self.until is None else self.model.suffix(self.until)(z)
+
+
+class Run:
+    """A run of `tlbook.finetune`, which explains the arguments.
+
+    Attributes:
+        model, theta0: the copy that is trained, and θ⁰ = {name: tensor} of what was transferred.
+        start: {name: tensor}, all of the model before the first step.
+        s, y: (N,) weights and labels of all examples, on the device.
+        network, optimizer, batches: what learns in this epoch, and what it sees.
+        progress: how far it has come. best: the weights of ``progress.epoch``.
+        stopped: why it ended before its last epoch: "", "Ctrl-C", or what diverged and what to try.
+    """
+
+    def __init__(self, backbone, data, split, recipe, objective, settings, *, precision, checkpoint, resume):
+        # What is given
+        check_split(data, split)
+        self.backbone, self.data, self.split = backbone, data, split
+        self.recipe, self.objective, self.settings, self.checkpoint = recipe, objective, settings, checkpoint
+        self.device, self.dtype = backbone.device, training_dtype(backbone.device, precision)
+        self.processes = processes.join(self.device)
+        self.s = torch.from_numpy(objective.weights(data, split.train)).to(self.device)
+        self.y = torch.from_numpy(data.labels).to(self.device)
+
+        # Where it starts, and what may ever learn
+        self.model, self.theta0 = start_of(backbone, data, split.train, recipe, objective, settings.seed)
+        self.start = state_of(self.model)
+        self.may_learn = {name for name, p in self.model.named_parameters() if p.requires_grad}
+        self.kept_frozen = {name for name, module in backbone.named_modules() if is_frozen(module)}
+
+        # The plan: what learns when, and each epoch's batches
+        self.plan, self.learning = plan_of(self.model, recipe, settings.epochs), None
+        if any(self.plan) and not self.may_learn & self.theta0.keys():
+            raise ValueError(
+                "the recipe lets stages learn, but no parameter of the backbone requires a gradient: "
+                "backbone.requires_grad_(True) first, or recipe='head'"
+            )
+        train, n = split.train, math.ceil(len(split.train) / settings.batch_size)
+        if len(train) // n < self.processes.size * settings.accumulate:
+            raise ValueError(
+                f"{len(train)} training examples in {n} batches are too few for {self.processes.size} processes with "
+                f"{settings.accumulate} parts each: take a larger batch_size"
+            )
+        self.batches_an_epoch, self.steps = n, n * settings.epochs
+        epochs = range(settings.epochs)
+        self.shares = [shares_of_epoch(train, epoch, n, settings, self.processes) for epoch in epochs]
+
+        # How far it has come
+        self.key = checkpoints.key_of(self) if checkpoint is not None else None
+        self.progress, self.best, self.saved, self.stopped = Progress(), None, None, ""
+        self.resume(checkpoints.load(checkpoint, resume, self.key))
+        self.interrupts, self.unchecked, self.last_save = [], [], time.monotonic()
+
+    def resume(self, found):
+        """Go on from what `checkpoints.load` found, if anything."""
+        if found is not None:
+            model, best, self.saved, progress = found
+            self.model.load_state_dict(model)
+            self.best = {name: tensor.to(self.device) for name, tensor in best.items()}
+            self.progress = Progress.from_json(progress)
+
+    def progress_bar(self):
+        hidden = {} if self.processes.is_first else {"disable": True}  # disable=False would overrule TQDM_DISABLE
+        return tqdm(total=self.steps, initial=self.progress.step, desc="fine-tuning", leave=False, **hidden)
+
+    def epochs_left(self):
+        return range(self.progress.step // self.batches_an_epoch, self.settings.epochs)
+
+    def begin(self, epoch):
+        """Freeze what does not learn in this epoch, and make the optimizer and the batches for what does.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C was pressed while a prefix was stored.
+        """
+        self.clock = time.monotonic()
+        if self.plan[epoch] != self.learning:
+            self.learning = self.plan[epoch]
+            self._freeze_the_others()
+            self._make_optimizer()
+            self._make_batches()
+        if not self.progress.history:
+            self.validate(0)
+        self.model.train()
+
+    def _freeze_the_others(self):
+        unfreeze(self.model)
+        for name, p in self.model.named_parameters():
+            p.requires_grad_(name in self.may_learn)
+        freeze_stages(self.model, set(self.model.stages) - set(self.learning), self.recipe.freeze_batchnorm)
+        for name, module in self.model.named_modules():
+            if name in self.kept_frozen:  # by the caller
+                keep_in_eval(module)
+        moving = [m for m in self.model.modules() if isinstance(m, BatchNorm) and not is_frozen(m)]
+        if self.processes.size > 1 and moving:
+            raise ValueError(
+                f"{len(moving)} BatchNorm layers would see only their own process's share of a batch: use a "
+                "recipe with freeze_batchnorm=True"
+            )
+
+    def _make_optimizer(self):
+        self.optimizer = torch.optim.AdamW(groups_of(self.model, self.settings.lr, self.objective, self.recipe))
+        problems = audit(self.model, self.optimizer).problems
+        if problems:
+            raise ValueError(f"what should learn and what would do not agree; see tl.audit:\n{problems}")
+        if self.saved is not None:  # of the same phase, or of none
+            last = (self.progress.step - 1) // self.batches_an_epoch
+            if self.plan[last] == self.learning:
+                checkpoints.load_optimizer_state(self.optimizer, self.saved)
+            self.saved = None
+
+    def _make_batches(self):
+        until = frozen_prefix(self.model, self.learning)
+        self.suffix = SuffixOf(self.model, until)
+        self.network = processes.parallel(self.suffix, self.device, self.processes)
+        self.batches = Batches(self.model, self.data, until, self.dtype)
+        if until is not None and self.settings.store_prefix:
+            phase = [self.shares[e] for e, learning in enumerate(self.plan) if learning == self.learning]
+            pairs = worth_storing(phase, self.processes.share(self.split.val))
+            self.batches.store(pairs, self.interrupts, hidden=not self.processes.is_first)
+
+    def batches_of(self, epoch):
+        """Yield each batch still to come: (rows, inputs) of the parts of this process's share, and the whole size."""
+        shares = self.shares[epoch][self.progress.step % self.batches_an_epoch :]
+        jobs = [parts_of(share, self.settings.accumulate) for share in shares]
+        with closing(self.batches([job for parts in jobs for job in parts])) as inputs:
+            for parts, (_, _, size) in zip(jobs, shares, strict=True):
+                # Dropout is a function of seed, step and process, so that a resumed run is the run never interrupted
+                torch.manual_seed(seed_of(self.settings.seed, self.progress.step, self.processes.rank))
+                yield ((rows, next(inputs)) for rows, _ in parts), size
+
+    def forward(self, inputs):
+        """Logits of a batch, float32."""
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            return self.network(inputs).float()
+
+    def note(self, loss, norm, size):
+        """Count a step and look at its numbers; may set ``stopped``, and saves a checkpoint about once a minute."""
+        self.unchecked.append((torch.stack([loss, norm]), size))
+        self.progress.step += 1
+        epoch_ends = self.progress.step % self.batches_an_epoch == 0
+        if self.device.type == "cpu" or len(self.unchecked) == CHECK_EVERY or epoch_ends:
+            self._check_losses()
+            if not epoch_ends and not self.stopped:
+                pressed = self.processes.sum(torch.tensor(len(self.interrupts))) > 0  # in any of the processes
+                self.stopped = "Ctrl-C" if pressed else ""
+                if pressed or time.monotonic() - self.last_save >= CHECKPOINT_SECONDS:
+                    self.save()
+
+    def _check_losses(self):
+        """Add up the losses since the last look, and stop what diverges."""
+        values = torch.stack([value for value, _ in self.unchecked]).cpu().double()
+        values, now = self.processes.sum(values) / self.processes.size, self.progress
+        first = now.step - len(self.unchecked) + 1
+        for step, ((loss, norm), (_, size)) in enumerate(zip(values.tolist(), self.unchecked, strict=True), first):
+            now.loss += loss * size
+            now.smooth = loss if now.smooth is None else 0.9 * now.smooth + 0.1 * loss
+            now.limit = now.limit or 10 * max(loss, math.log(len(self.data.class_names)))
+            if not math.isfinite(loss):
+                return self._diverge("the loss is not finite", step)
+            if not math.isfinite(norm):
+                return self._diverge("the gradient is not finite", step)
+            if now.smooth >= now.limit:
+                return self._diverge(f"the loss diverges (about {now.smooth:.3g})", step)
+        self.unchecked = []
+
+    def _diverge(self, problem, step):
+        """Stop with the best weights so far; an error where there are none that anything has trained."""
+        lr = self.settings.lr
+        advice = f"try lr={lr / 10:.1g}" + (", precision='float32'" if self.dtype != torch.float32 else "")
+        self.stopped = (
+            f"{problem} at step {step}, with the learning rate {lr:.3g}: {advice}, clip=1.0, and look at the inputs, "
+            "the weights of the backbone and of the examples, and the objective's coefficients"
+        )
+        if self.best is None or self.progress.lowest == math.inf:
+            raise RuntimeError(f"{self.stopped}. No weights were kept from it")
+
+    def validate(self, epoch):
+        """Add a row to the history, and keep the weights if they are the best so far."""
+        val, now = self.split.val, self.progress
+        p = self._probabilities(val)
+        if not np.isfinite(p).all():
+            return self._diverge("the output for a validation example is not finite", now.step)
+        rate = max(group["lr"] for group in self.optimizer.param_groups if group["stage"] != "head") if epoch else 0.0
+        row = {
+            "epoch": epoch,
+            "stages": len(self.plan[max(0, epoch - 1)]),
+            "lr": rate,
+            "train loss": now.loss / len(self.split.train) if epoch else math.nan,
+            "val loss": math.nan,
+            "val AUC": math.nan,
+            "seconds": time.monotonic() - self.clock,
+        }
+        if len(val):
+            weight, labels = self.s[val].cpu().double().numpy(), self.data.labels[val]
+            losses = -np.log(p[np.arange(len(labels)), labels].clip(1e-12))
+            row["val loss"] = float(np.average(losses, weights=weight if weight.any() else None))
+            row["val AUC"] = evaluate(p, labels, resamples=1).auc
+        now.history.append(row)
+        now.loss = 0.0
+        loss = row["val loss"] if epoch or self.recipe.from_probe else math.inf  # never keep a head at random
+        if self.best is None or not loss >= now.lowest:
+            now.lowest, now.epoch, self.best = loss, epoch, state_of(self.model)
+
+    def _probabilities(self, rows):
+        """(n, K) of these examples, each process computing its share."""
+        jobs = as_they_are(self.processes.share(rows), eval_batch_size(self.device))
+        p = probabilities(self.suffix, self.batches(jobs), len(self.data.class_names))
+        return np.concatenate(self.processes.gather(p))
+
+    def save(self):
+        """Write a checkpoint, if there is a folder for it."""
+        self.last_save = time.monotonic()
+        if self.checkpoint is not None and self.processes.is_first:
+            state = checkpoints.optimizer_state(self.optimizer)
+            parts = checkpoints.pack(model=self.model.state_dict(), best=self.best, optimizer=state)
+            facts = {"key": self.key, "progress": asdict(self.progress)}
+            checkpoints.write(checkpoints.file_of(self.checkpoint), parts, facts)
+
+    def say_why_it_stopped(self):
+        kept = f"the weights are those of epoch {self.progress.epoch}"
+        if self.stopped == "Ctrl-C":
+            print(f"stopped at step {self.progress.step} of {self.steps}; {kept}")
+        elif self.stopped:
+            warnings.warn(f"{self.stopped}. Training stopped there; {kept}, the best so far", stacklevel=3)
+
+    def best_model(self):
+        """The model with the best weights, in eval mode; what requires a gradient is what did when it was given."""
+        self.model.load_state_dict(self.best)
+        unfreeze(self.model)
+        for name, p in self.model.named_parameters():
+            p.requires_grad_(name in self.may_learn)
+        return self.model.eval()
+
+
+def start_of(backbone, data, train, recipe, objective, seed):
+    """A copy of the backbone with a new head, and θ⁰ = {name: tensor} of what was transferred."""
+    model = copy.deepcopy(backbone)
+    torch.manual_seed(seed_of(seed, 0, 0))
+    required_grad = {name: p.requires_grad for name, p in model.named_parameters()}
+    model.model.reset_classifier(len(data.class_names))
+    model.to(backbone.device)
+    first = read_input(data, int(train[0]))
+    if isinstance(first, torch.Tensor):  # seen as it is: the size belongs to what is learned
+        model.set_input_size(*first.shape[-2:])
+
+    # The head always learns; of the rest, what the caller let learn
+    head = {id(p) for p in model.head.parameters()}
+    theta0 = {name: p.detach().clone() for name, p in model.named_parameters() if id(p) not in head}
+    unfreeze(model)
+    for name, p in model.named_parameters():
+        p.requires_grad_(id(p) in head or required_grad[name])
+    if recipe.from_probe:
+        start_at_probe(model, backbone, data, train, objective, seed)
+    return model, theta0
+
+
+def start_at_probe(model, backbone, data, train, objective, seed):
+    """Give the head the weights of the exact linear probe on the training part."""
+    if not isinstance(model.head, nn.Linear):
+        raise ValueError(f"the head of {model.name} is a {type(model.head).__name__}: a probe needs a Linear one")
+    features = extract(backbone, data.subset(train), precision="float32")
+    rows = np.arange(len(train))
+    weight = objective.weights(data, train)[train]
+    probe = linear_probe(features, Split(rows, rows[:0], rows[:0]), sample_weight=weight, seed=seed)
+    W, b = probe.coef, probe.intercept
+    if len(W) == 1:  # of the second class against the first
+        W, b = np.concatenate([-W, W]) / 2, np.concatenate([-b, b]) / 2
+    with torch.no_grad():
+        model.head.weight.copy_(torch.from_numpy(W))
+        model.head.bias.copy_(torch.from_numpy(b))
+
+
+def groups_of(model, lr, objective, recipe):
+    """Parameter groups whose weight decay leaves alone what the objective penalises."""
+    numbers = {k: getattr(recipe, k) for k in ("layer_decay", "head_multiplier", "weight_decay", "only")}
+    groups = parameter_groups(model, lr, **numbers)
+    for group in groups:
+        if objective.l2_head if group["stage"] == "head" else objective.l2_sp:
+            group["weight_decay"] = 0.0
+        group["initial_lr"] = group["lr"]
+    return groups
+
+
+def check_split(data, split):
+    """Refuse parts that overlap, lie outside the data, or leave a class without an example to learn from."""
+    parts = dict(zip(("train", "val", "test"), map(np.asarray, split), strict=True))
+    for name, rows in parts.items():
+        if len(rows) and (rows.dtype.kind not in "iu" or rows.min() < 0 or rows.max() >= len(data)):
+            raise ValueError(f"split.{name} must hold integers from 0 to {len(data) - 1}, positions in the data")
+    for a, b in (("train", "val"), ("train", "test"), ("val", "test")):
+        both = np.intersect1d(parts[a], parts[b])
+        if len(both):
+            raise ValueError(f"example {both[0]} is in {a} and in {b} ({len(both)} such): no honest choice is left")
+    counts = np.bincount(data.labels[parts["train"]], minlength=len(data.class_names)) if len(parts["train"]) else [0]
+    if len(counts) < 2 or not np.all(counts):
+        absent = [name for name, count in zip(data.class_names, counts, strict=False) if not count]
+        raise ValueError(f"classes without a training example: {absent or 'a second one'}. Split so that each has some")
+
+
+def training_dtype(device, precision):
+    """float32 on a CPU unless asked otherwise: its backward pass of depthwise convolutions is slower in bfloat16."""
+    if precision == "auto" and device.type != "cuda":
+        return torch.float32
+    return inference_dtype(device, precision)
+
+
+def seed_of(*numbers):
+    """A seed for torch that is a function of these numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+def state_of(model):
+    """{name: tensor}, a copy of the model's state."""
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+@torch.no_grad()
+def probabilities(network, batches, K):
+    """(N, K) float64, in eval mode; the modes of all modules are as before afterwards."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    found = [network(z).cpu().double().softmax(1).numpy() for z in batches]
+    for module, mode in modes:
+        module.training = mode
+    return np.concatenate(found) if found else np.zeros((0, K))
+
+
+@contextmanager
+def one_ctrl_c(caught):
+    """Let the first Ctrl-C wait for the end of the step, but not a second one; ``caught`` lists them."""
+
+    def note(number, frame):
+        caught.append(number)
+        if len(caught) > 1:
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
