@@ -243,6 +243,8 @@ def interpolate(theta0, theta1, alpha):
 
     Lesson 05; Wortsman et al. (2021).
     """
+    if isinstance(alpha, torch.Tensor) and alpha.numel() == 1:
+        alpha = alpha.item()
     if not isinstance(alpha, Real) or not math.isfinite(alpha):
         raise ValueError(f"alpha must be a finite number, got {alpha!r}")
     theta0, theta1 = aligned(theta0, theta1)
