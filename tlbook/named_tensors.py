@@ -1,5 +1,6 @@
 """Named tensors, which parameter transfer works on: read them, compare them, and explain what does not fit."""
 
+import argparse
 import difflib
 import math
 import os
@@ -13,6 +14,7 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from tlbook.table import Table
 
@@ -70,29 +72,108 @@ class TransferReport:
 
 
 def tensors_of(source):
-    """Return θ = {name: tensor} of a module, a state dict or a file, sharing its memory."""
+    """Return θ = {name: tensor} of a module, a fine-tuned model, a state dict, a checkpoint or a file.
+
+    Memory is shared. A checkpoint is a dict with other things beside its state dict: if there is one, it is taken.
+
+    Raises:
+        TransferError: there is none or several; a tensor has no values, or not one for each of its positions.
+        OSError: no such file.
+    """
+    # What holds the tensors
+    if class_names_of(source) is not None:
+        source = source.model
     if isinstance(source, nn.Module):
-        source = source.state_dict()
-    elif isinstance(source, (str, Path)):
+        source = unwrapped(source).state_dict()
+    elif isinstance(source, (str, os.PathLike)):
         source = _read(Path(source))
     if not isinstance(source, Mapping):
         raise TransferError(f"a module, a state dict or a path is needed, got {type(source).__name__}")
-    for key, value in source.items():
-        if not isinstance(value, torch.Tensor):
-            inside = f": if that is the state dict, pass source[{key!r}]" if isinstance(value, Mapping) else ""
-            raise TransferError(f"{key!r} is of type {type(value).__name__}, not a tensor{inside}")
+    theta = _state_dict(source)
+
+    # The tensors: plain ones alone can be copied and mixed
+    for key, value in theta.items():
         if value.is_meta:
             raise TransferError(f"{key!r} is on the meta device and has no values: use to_empty() first")
-    return {key: value.detach() for key, value in source.items()}
+        if is_lazy(value):
+            raise TransferError(f"{key!r} has no shape yet: run the model on one batch first")
+        if value.is_quantized:
+            raise TransferError(f"{key!r} is quantised: use the original weights, or dequantize() first")
+        if value.layout != torch.strided:
+            raise TransferError(f"{key!r} is {str(value.layout).removeprefix('torch.')}: use to_dense() first")
+    return {key: value.detach() for key, value in theta.items()}
+
+
+def class_names_of(source):
+    """The class names of a fine-tuned model; None of anything else."""
+    return getattr(source, "class_names", None) if isinstance(getattr(source, "model", None), nn.Module) else None
+
+
+def unwrapped(model):
+    """The module inside the wrappers of torch.compile, DataParallel and DistributedDataParallel."""
+    while isinstance(model, nn.Module):
+        if "_orig_mod" in model._modules:
+            model = model._orig_mod
+        elif isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            model = model.module
+        else:
+            break
+    return model
+
+
+def refuse_compiled(model):
+    """Raise a ValueError if torch.compile wrapped a part of the model: names and stages do not reach into it."""
+    compiled = [name or "it" for name, module in model.named_modules() if "_orig_mod" in module._modules]
+    if compiled:
+        raise ValueError(f"of the model, {compiled[0]} is compiled: change the model first, and compile it then")
+
+
+def _state_dict(source):
+    """The one dict of tensors that the source is or holds."""
+    strange = [key for key, value in source.items() if not isinstance(value, torch.Tensor)]
+    if not strange:
+        return source
+    found = dict(_state_dicts(source, ""))
+    if len(found) == 1 and not any(isinstance(value, torch.Tensor) and value.ndim for value in source.values()):
+        return next(iter(found.values()))
+    kinds = f"{strange[0]!r} is of type {type(source[strange[0]]).__name__}, not a tensor"
+    if not found:
+        raise TransferError(f"{kinds}, and there is no state dict in it")
+    inside = ", ".join(f"source{where} ({len(state)} tensors)" for where, state in found.items())
+    raise TransferError(f"{kinds}. State dicts are inside: pass one, where source is what torch.load returns: {inside}")
+
+
+def _state_dicts(source, where):
+    """Yield (place, state dict) of each dict of tensors inside, under names: an optimizer's numbers are none."""
+    for key, value in source.items():
+        if isinstance(key, str) and isinstance(value, Mapping) and value:
+            place = f"{where}[{key!r}]"
+            if all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in value.items()):
+                yield place, value
+            else:
+                yield from _state_dicts(value, place)
 
 
 def _read(path):
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
+    # What no reader could open
+    if path.is_dir():
+        files = sorted(p.name for p in path.iterdir() if p.suffix in {".safetensors", ".pth", ".pt", ".bin", ".ckpt"})
+        raise TransferError(f"{path} is a folder: give a file of tensors in it ({', '.join(files) or 'there is none'})")
+    if path.stat().st_size == 0:
+        raise TransferError(f"{path} is empty: download or save it again")
 
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+    # Tensors alone, never code
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file as load
+    elif torch.__version__ < (2, 6):
+        raise TransferError(
+            f"{path} is a pickle, which torch {torch.__version__} cannot open safely: install torch >= 2.6, or ask for "
+            "safetensors"
+        )
+    else:
+        load = _load_pickle
+    try:
+        return load(path)
     except OSError:
         raise
     except Exception as error:  # torch's own message suggests weights_only=False: not repeated
@@ -104,8 +185,13 @@ def _read(path):
         ) from None
 
 
+def _load_pickle(path):
+    with torch.serialization.safe_globals([argparse.Namespace]):  # the options of a run, which timm keeps beside
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
 def renamed(theta, rename):
-    """r⁻¹ as {target name: source name}; two sources for one name are an error."""
+    """ρ⁻¹ as {target name: source name}; two sources for one name are an error."""
     names = {}
     for name in theta:
         key = name
@@ -147,7 +233,8 @@ def fit(tensor, value, infinite):
     new = tensor.to(value.device, value.dtype)
     if not (tensor.is_floating_point() and new.is_floating_point()) and not torch.equal(new.to(tensor), tensor):
         raise TransferError(f"its values do not survive from {tensor.dtype} to {value.dtype}")
-    bad = ~new.isfinite() & (new != -math.inf) if infinite else ~new.isfinite()
+    values = _wide(new)
+    bad = ~values.isfinite() & (values != -math.inf) if infinite else ~values.isfinite()
     if bad.any():
         raise TransferError(f"{int(bad.sum())} of its values are not finite in {value.dtype}")
     return new
@@ -157,6 +244,12 @@ def aligned(*thetas):
     """The states as {name: tensor} each; an error unless names and shapes agree."""
     if not thetas:
         raise TransferError("no state is given")
+    classes = {tuple(names) for names in map(class_names_of, thetas) if names is not None}
+    if len(classes) > 1:
+        lines = [", ".join(map(str, names[:9])) for names in classes]
+        raise TransferError(
+            f"the models' classes differ, or their order, and so what a row of a head means:{_listed(lines)}"
+        )
     first, *others = thetas = [tensors_of(theta) for theta in thetas]
     for theta in others:
         shapes = [{k: size(v.shape) for k, v in t.items()} for t in (first, theta)]
@@ -168,24 +261,31 @@ def aligned(*thetas):
 
 
 def is_real(tensor):
-    """Whether averaging makes sense; counters and masks of integers are copied."""
+    """Tell whether averaging makes sense; counters and masks of integers are copied."""
     return tensor.is_floating_point() or tensor.is_complex()
 
 
+def owned(tensor):
+    """A copy in contiguous memory of its own, which safetensors can save."""
+    return tensor.clone(memory_format=torch.contiguous_format)
+
+
 def _wide(tensor):
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+    return tensor.float() if tensor.is_floating_point() and tensor.dtype.itemsize < 4 else tensor
 
 
 def mix(a, b, weight):
     """(1 − w) a + w b, exactly a at w = 0, b at w = 1, and a where a = b (the −∞ of masks, too)."""
-    a, b = _wide(a), _wide(b).to(a.device)
-    return torch.where(a == b, a, torch.lerp(a, b, weight))
+    a = _wide(a)
+    b = b.to(a)
+    return torch.where(a == b, a, torch.lerp(a, b, weight)).contiguous()
 
 
 def step(a, b):
     """b − a, exactly 0 where they agree (the −∞ of masks, too)."""
-    a, b = _wide(a).to(b.device), _wide(b)
-    return torch.where(a == b, 0, b - a)
+    b = _wide(b)
+    a = a.to(b)
+    return torch.where(a == b, 0, b - a).contiguous()
 
 
 def warn_of_negative_variances(theta):

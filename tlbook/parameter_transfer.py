@@ -1,8 +1,8 @@
 """Parameter transfer: θ′ = T(θ), where T is a partial map on named tensors.
 
 The state of a model is θ = {name: tensor}, buffers included. T says for each name k of the target where its
-tensor comes from: θ′[k] = a_k(θ[r⁻¹(k)]), with r a renaming of the source's names, and a_k an adapter, the
-identity unless the shape must change. Where r⁻¹(k) does not exist, T is undefined and the target keeps its
+tensor comes from: θ′[k] = a_k(θ[ρ⁻¹(k)]), with ρ a renaming of the source's names, and a_k an adapter, the
+identity unless the shape must change. Where ρ⁻¹(k) does not exist, T is undefined and the target keeps its
 own value, if the caller said that it may. Interpolation, soups and task vectors are maps T with several
 sources.
 
@@ -16,7 +16,9 @@ Lesson 05. Works cited below:
 """
 
 import math
+import os
 import re
+from collections.abc import Mapping
 from numbers import Real
 
 import numpy as np
@@ -36,12 +38,14 @@ from tlbook.named_tensors import (
     is_real,
     matches,
     mix,
+    owned,
     remedy,
     renamed,
     size,
     step,
     tensors_of,
     twins_of,
+    unwrapped,
     warn_of_negative_variances,
 )
 
@@ -51,13 +55,14 @@ __all__ = ["TaskVector", "TransferError", "TransferReport", "interpolate", "reca
 def transfer(source, target, *, rename=(), adapt=(), allow_missing=(), allow_unused=()):
     """Load a source's tensors into a target and account for every one of them, or refuse and change nothing.
 
-    θ′ = T(θ): θ′[k] = a_k(θ[r⁻¹(k)]) for each name k of the target. With no arguments, T is the identity.
+    θ′ = T(θ): θ′[k] = a_k(θ[ρ⁻¹(k)]) for each name k of the target. With no arguments, T is the identity.
 
     Args:
         source: θ, as a module, a state dict, or the path of a file (safetensors, or a pickle of tensors
-            only).
-        target: nn.Module, loaded in place; dtypes and devices stay its own, and tied tensors stay tied.
-        rename: r, as steps applied in order to each name of the source: pairs (regular expression,
+            only). Of a checkpoint that holds one state dict beside other things, that one is taken.
+        target: nn.Module, loaded in place; dtypes and devices stay its own, and tied tensors stay tied. What
+            torch.compile or DistributedDataParallel wrapped is loaded without the wrapper's prefix.
+        rename: ρ, as steps applied in order to each name of the source: pairs (regular expression,
             replacement) for `re.sub`, and functions from name to name. One function alone will do.
         adapt: {pattern of target names: adapter}; the first pattern that matches counts. An adapter is
             "new_head", "input_channels", "position_embedding", or a function (source tensor, target tensor)
@@ -89,11 +94,14 @@ def transfer(source, target, *, rename=(), adapt=(), allow_missing=(), allow_unu
 
     Lesson 05. Copied first layers under a new end are the experiment of Yosinski et al. (2014).
     """
+    if not isinstance(target, nn.Module):
+        raise TypeError(f"target must be an nn.Module, got {type(target).__name__}")
+    target = unwrapped(target)
     state = target.state_dict()
     theta, own = tensors_of(source), tensors_of(state)
     memory = {v.untyped_storage().data_ptr() for v in own.values()}  # of the target; what shares it, loading overwrites
     theta = {k: v.clone() if v.untyped_storage().data_ptr() in memory else v for k, v in theta.items()}
-    names = renamed(theta, rename)  # r⁻¹: {target name: source name}
+    names = renamed(theta, rename)  # ρ⁻¹: {target name: source name}
     adapters = adapters_of(adapt, own, _NAMED)
     twins = twins_of(own)  # {target name: names of the tensors tied to it}
     parameters = dict(target.named_parameters(remove_duplicate=False))
@@ -202,7 +210,9 @@ def position_embedding(source, target, source_grid=None, target_grid=None):
             f"{source.shape[1]} and {target.shape[1]} tokens are not grids {source_grid or 'square'} and "
             f"{target_grid or 'square'} after the same few leading tokens; give source_grid or target_grid"
         )
-    patches = source[:, p:].float().unflatten(1, old).permute(0, 3, 1, 2)  # (1, h w, D) -> (1, D, h, w)
+    patches = (
+        source[:, p:].float().cpu().unflatten(1, old).permute(0, 3, 1, 2)
+    )  # (1, h w, D) -> (1, D, h, w), there where every torch can antialias
     patches = nn.functional.interpolate(patches, new, mode="bicubic", antialias=True)
     return torch.cat([source[:, :p], patches.flatten(2).mT.to(source)], 1)  # -> (1, p + h′ w′, D)
 
@@ -217,27 +227,29 @@ def interpolate(theta0, theta1, alpha):
     """Return the point θ(α) = (1 − α) θ⁰ + α θ¹ on the line through two states, exact at both ends.
 
     Args:
-        theta0, theta1: modules, state dicts or paths, with the same names and shapes.
-        alpha: a number; outside 0 … 1 it extrapolates.
+        theta0, theta1: modules, fine-tuned models, state dicts or paths, with the same names and shapes.
+        alpha: α, a number; outside 0 … 1 it extrapolates.
 
     Returns:
-        A new state dict with θ⁰'s dtypes and devices. Integer tensors are not mixed but copied from the
-        nearer end. BatchNorm's running statistics are mixed, which is not what a mixed model needs:
-        `recalibrate_batchnorm`.
+        A new state dict with θ⁰'s dtypes and devices, contiguous as safetensors wants it. Integer tensors are not
+        mixed but copied from the nearer end. BatchNorm's running statistics are mixed, which is not what a mixed
+        model needs: `recalibrate_batchnorm`.
 
     Raises:
-        TransferError: names or shapes differ. ValueError: α is not finite.
+        TransferError: names, shapes or classes differ. ValueError: alpha is not a finite number.
 
     >>> interpolate({"w": torch.tensor([0.0])}, {"w": torch.tensor([4.0])}, 0.25)
     {'w': tensor([1.])}
 
     Lesson 05; Wortsman et al. (2021).
     """
-    if not math.isfinite(alpha):
-        raise ValueError(f"alpha must be a finite number, got {alpha}")
+    if isinstance(alpha, torch.Tensor) and alpha.numel() == 1:
+        alpha = alpha.item()
+    if not isinstance(alpha, Real) or not math.isfinite(alpha):
+        raise ValueError(f"alpha must be a finite number, got {alpha!r}")
     theta0, theta1 = aligned(theta0, theta1)
     nearer = theta0 if alpha < 0.5 else theta1
-    new = {k: mix(a, theta1[k], alpha) if is_real(a) else nearer[k].clone() for k, a in theta0.items()}
+    new = {k: mix(a, theta1[k], alpha) if is_real(a) else owned(nearer[k]) for k, a in theta0.items()}
     return warn_of_negative_variances({k: v.to(theta0[k]) for k, v in new.items()})
 
 
@@ -245,21 +257,23 @@ def soup(thetas):
     """Return the mean of K states, θ = (1/K) Σₖ θₖ: the uniform soup.
 
     Args:
-        thetas: K ≥ 1 modules, state dicts or paths, with the same names and shapes.
+        thetas: a list of K ≥ 1 modules, fine-tuned models, state dicts or paths, with the same names and shapes.
 
     Returns:
-        A new state dict with the first one's dtypes, devices and integer tensors.
+        A new state dict with the first one's dtypes, devices and integer tensors, contiguous.
 
     Raises:
-        TransferError: names or shapes differ.
+        TransferError: names or shapes differ, or the classes of fine-tuned models or their order.
 
     >>> soup([{"w": torch.tensor([x])} for x in (1.0, 2.0, 6.0)])
     {'w': tensor([3.])}
 
     Lesson 05; Wortsman et al. (2022).
     """
+    if isinstance(thetas, (str, os.PathLike, nn.Module, Mapping)):
+        raise TransferError(f"thetas must be a list of states, got one {type(thetas).__name__}: write [theta]")
     first, *others = aligned(*thetas)
-    mean = {k: v.clone() for k, v in first.items()}
+    mean = {k: owned(v) for k, v in first.items()}
     for n, theta in enumerate(others, start=2):
         mean |= {k: mix(mean[k], v, 1 / n) for k, v in theta.items() if is_real(first[k])}
     return {k: v.to(first[k]) for k, v in mean.items()}
@@ -269,11 +283,11 @@ class TaskVector:
     """Hold the step that fine-tuning took, τ = θ¹ − θ⁰, for arithmetic: a + b, a - b, -a, 2 * a, a.apply(θ⁰).
 
     Args:
-        theta1, theta0: modules, state dicts or paths, with the same names and shapes; the fine-tuned one
-            first. Integer tensors take no part.
+        theta1, theta0: modules, fine-tuned models, state dicts or paths, with the same names and shapes; the
+            fine-tuned one first. Integer tensors take no part.
 
     Raises:
-        TransferError: names or shapes differ, here or in an operation.
+        TransferError: names, shapes or classes differ, here or in an operation. ValueError: a factor is not finite.
 
     >>> tau = TaskVector({"w": torch.tensor([3.0])}, {"w": torch.tensor([1.0])})
     >>> (0.5 * tau).apply({"w": torch.tensor([1.0])})
@@ -304,13 +318,15 @@ class TaskVector:
     def __mul__(self, scale):
         if not isinstance(scale, Real):
             return NotImplemented
+        if not math.isfinite(scale):
+            raise ValueError(f"a task vector's factor must be a finite number, got {scale!r}")
         return self._with({k: scale * d for k, d in self.delta.items()})
 
     __rmul__ = __mul__
 
     def apply(self, theta0):
         """Return the state dict θ⁰ + τ, with θ⁰'s dtypes and integers; `recalibrate_batchnorm` comes next."""
-        theta0 = {k: v.clone() for k, v in tensors_of(theta0).items()}
+        theta0 = {k: owned(v) for k, v in tensors_of(theta0).items()}
         base, delta = aligned({k: v for k, v in theta0.items() if is_real(v)}, self.delta)
         return warn_of_negative_variances(theta0 | {k: (v.to(delta[k]) + delta[k]).to(v) for k, v in base.items()})
 

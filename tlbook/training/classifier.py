@@ -224,14 +224,12 @@ def load_finetuned(folder):
 
 
 def _rebuilt(state, facts):
-    import timm
-
     from tlbook import device
-    from tlbook.backbones import Backbone
+    from tlbook.backbones import Backbone, build
     from tlbook.parameter_transfer import transfer
 
     history, epoch, classes = facts.pop("history"), facts.pop("epoch"), tuple(facts.pop("class_names"))
-    model = timm.create_model(facts.pop("architecture"), num_classes=len(classes))
+    model = build(facts.pop("architecture"), len(classes))
     transfer(state, model)
     backbone = Backbone(model, **facts).to(device.choose(), memory_format=torch.channels_last)
     return FineTuned(backbone, Table(history), epoch, classes)

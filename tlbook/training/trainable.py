@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
+from tlbook.backbones import backbone_of
 from tlbook.table import Table
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
@@ -47,7 +48,7 @@ def freeze(model, until):
         until: a name out of ``model.stages``; "final" leaves only the head to learn.
 
     Raises:
-        ValueError: an unknown stage.
+        ValueError: an unknown stage, or a model compiled inside. TypeError: no Backbone.
 
     >>> import tlbook as tl
     >>> backbone = tl.load_backbone("resnet18", weights=None)
@@ -57,6 +58,7 @@ def freeze(model, until):
 
     Lesson 04. That requires_grad=False leaves BatchNorm's statistics moving is the best known bug of fine-tuning.
     """
+    model = backbone_of(model)
     stages = list(model.stages)
     freeze_stages(model, stages[: model._position(until) + 1])
 
@@ -107,9 +109,24 @@ def is_frozen(module):
 @functools.cache
 def _frozen(kind):
     """The module's class, except that it stays in eval mode; instances keep their tensors, names and hooks."""
-    return type(
-        f"Frozen{kind.__name__}", (kind,), {"train": lambda m, mode=True: kind.train(m, False), "_thawed": kind}
-    )
+    return derived(_frozen, kind, "Frozen", {"train": lambda m, mode=True: kind.train(m, False), "_thawed": kind})
+
+
+def derived(maker, kind, prefix, members):
+    """Make the subclass that ``maker(kind)`` returns; its instances pickle by the class they began with."""
+    recipe = (*getattr(kind, "_recipe", (kind,)), maker)
+    members |= {"_recipe": recipe, "__module__": kind.__module__, "__reduce_ex__": _reduce}
+    return type(f"{prefix}{kind.__name__}", (kind,), members)
+
+
+def _reduce(module, protocol):
+    return _new, type(module)._recipe, object.__reduce_ex__(module, 2)[2]
+
+
+def _new(kind, *makers):
+    for maker in makers:
+        kind = maker(kind)
+    return kind.__new__(kind)
 
 
 def parameter_groups(model, lr, *, layer_decay=1.0, head_multiplier=1.0, weight_decay=0.0, only=None):
