@@ -38,3 +38,11 @@ def solar_features():
 
     stages = ("blocks.1", "blocks.2", "blocks.4", "final")
     return tl.extract(tl.load_backbone(), tl.data.solar_cells(96), stages=stages, precision="float32")
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """Three classes of twelve photographs, in mixed modes: to be read and never changed."""
+    from pictures import write_folder
+
+    return write_folder(tmp_path_factory.mktemp("own") / "photos")
