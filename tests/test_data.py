@@ -718,3 +718,14 @@ def test_names_in_a_groups_file_match_however_their_accents_are_written(tmp_path
     table.write_text("\n".join(["path,group", *rows, "b/0.png,7"]), encoding="utf-8")
     with pytest.raises(ValueError, match="puts b/0.png in group . and in group 7: leave one of them"):
         tl.data.image_folder(root, groups=table)
+
+
+def test_the_fewest_images_a_class_are_enough_to_be_fine_tuned_from_a_probe(tmp_path):
+    root = small_folders(tmp_path, "a", "b", n=tl.data.FEWEST)
+    data = tl.data.image_folder(root)
+    backbone = tl.load_backbone("test_resnet", weights=None)
+    found = tl.finetune(backbone, data, data.split(by="random"), recipe="lp_ft", epochs=1, augment=None)
+    assert found.predict(data).shape == (8, 2)
+    (root / "b" / "0.png").unlink()
+    with pytest.raises(ValueError, match="b has 3 usable images, fewer than 4"):
+        tl.data.image_folder(root)
