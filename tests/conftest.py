@@ -49,3 +49,11 @@ def one_thread_and_own_cache(monkeypatch, tmp_path):
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """Three classes of twelve photographs, in mixed modes: to be read and never changed."""
+    from pictures import write_folder
+
+    return write_folder(tmp_path_factory.mktemp("own") / "photos")

@@ -1,6 +1,10 @@
 """Data: examples stay with their labels, groups stay whole, and nothing is silently wrong."""
 
 import os
+import shutil
+import unicodedata
+import warnings
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -8,15 +12,34 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pictures import break_five
+from PIL import Image
 from torchvision.datasets import FakeData, FashionMNIST
 
 import tlbook as tl
+from tlbook import images
 from tlbook.data import Dataset, from_dataset, solar_cells
 
 
 def numbers(labels, groups=None, **columns):
     K = max(labels) + 1 if len(labels) else 1
     return Dataset(list(range(len(labels))), np.asarray(labels), [str(k) for k in range(K)], groups, columns)
+
+
+class Pairs:
+    """A data set with ``targets`` beside, which counts what is read of it."""
+
+    target_transform = None
+
+    def __init__(self, labels, targets):
+        self.labels, self.targets, self.read = labels, targets, 0
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, i):
+        self.read += 1
+        return "text", self.labels[i]
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +82,13 @@ def test_no_group_is_on_two_sides_and_every_example_is_on_one(draw):
     labels = np.array(draw.draw(st.lists(st.integers(0, 2), min_size=n, max_size=n)))
     data = numbers(labels, groups)
     seed = draw.draw(st.integers(0, 5))
-    try:
-        splits = [data.split(seed=seed), *data.folds(3, val=0.3, seed=seed)]
-    except ValueError as error:
-        assert "no deal of" in str(error) or "cannot be dealt" in str(error)
-        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a class may be in one group only
+        try:
+            splits = [data.split(seed=seed), *data.folds(3, val=0.3, seed=seed)]
+        except ValueError as error:
+            assert "1 groups cannot be dealt to 2 parts" in str(error)  # one group holds nearly all
+            return
     for split in splits:
         assert sorted(np.concatenate(split)) == list(range(n))
         sides = [set(groups[part]) for part in split]
@@ -119,7 +144,17 @@ def test_a_share_of_zero_for_validation_leaves_it_empty(thirty):
         (lambda d: d.split(by="panel"), "by must be 'group' or 'random'"),
         (lambda d: d.split(test=0), "above 0 and below 1"),
         (lambda d: d.split(test=1), "above 0 and below 1"),
-        (lambda d: d.split(test=0.2, val=1.0), "above 0 and below 1"),
+        (lambda d: d.split(test=0.2, val=1.0), "val must be .* above 0 and below 1, got 1.0"),
+        (lambda d: d.split(test=30), "test must be .* above 0 and below 1, got 30"),
+        (lambda d: d.split(test=float("nan")), "above 0 and below 1"),
+        (lambda d: d.folds(3, val=-1), "val must be .* above 0 and below 1, got -1"),
+        (lambda d: d.split(seed=None), "seed must be a whole number of at least 0, got None"),
+        (lambda d: d.folds(seed=-1), "seed must be a whole number of at least 0, got -1"),
+        (lambda d: d.folds(repeats=0), "repeats must be a whole number of at least 1, got 0"),
+        (lambda d: d.split(test_groups=[]), "test_groups names 0 of 10 groups"),
+        (lambda d: d.split(test_groups=range(10)), "test_groups names 10 of 10 groups"),
+        (lambda d: d.split(test_groups=["a", 2]), "not among the groups"),
+        (lambda d: d.split(by="given"), "comes without a split"),
         (lambda d: d.split(test_groups=[2, 77]), r"\[77\] not among"),
         (lambda d: d.split(test_groups=[2], by="random"), "by='group'"),
         (lambda d: d.folds(11), "10 groups cannot be dealt to 11 parts"),
@@ -134,6 +169,71 @@ def test_a_division_that_cannot_be_made_is_an_error(thirty, wrong, says):
         wrong(thirty)
 
 
+@pytest.mark.parametrize("shares", [{"test": "0.25"}, {"val": "0.2"}, {"test": None}, {"val": True}])
+def test_a_share_that_is_no_number_is_an_error(thirty, shares):
+    ((name, value),) = shares.items()
+    with pytest.raises(TypeError, match=f"{name} must be a share .*a number such as 0.25, got {value!r}"):
+        thirty.split(**shares)
+
+
+def test_one_group_to_test_on_needs_no_list(thirty):
+    assert set(thirty.groups[thirty.split(test_groups=7).test]) == {7}
+    assert len(numbers([0, 1] * 10, ["a", "bc"] * 10).split(test_groups="bc", val=0).test) == 10
+
+
+def test_groups_of_very_different_sizes_are_dealt_too():
+    groups = np.repeat(np.arange(5), [90, 4, 3, 2, 1])
+    data = numbers([0, 1] * 50, groups)
+    for seed in range(5):
+        folds = data.folds(4, seed=seed)
+        assert sorted(np.concatenate([fold.test for fold in folds])) == list(range(100))
+        assert all(len(fold.test) and len(fold.train) for fold in folds)
+
+
+def test_a_class_of_the_fewest_images_is_in_every_part_and_can_be_cross_validated():
+    few = tl.data.FEWEST
+    for seed in range(5):
+        data = numbers([0] * few + [1] * few)
+        split = data.split(by="random", seed=seed)
+        assert all(set(data.labels[part]) == {0, 1} for part in split)
+        inner = data.subset(split.train)
+        for fold in inner.folds(4, by="random", seed=seed):
+            assert set(inner.labels[fold.train]) == {0, 1} and len(fold.test)
+    assert few == 4
+
+
+def test_a_part_without_a_class_is_said():
+    data = Dataset(list(range(12)), [0, 1] * 5 + [2, 2], ("a", "b", "rare"), np.repeat(np.arange(6), 2))
+    with pytest.warns(UserWarning, match="the train part has no example of rare: what is not seen there is not learnt"):
+        data.split(test_groups=[5], val=0)
+    with pytest.warns(UserWarning, match="the test part has no example of rare: what is not seen there is not judged"):
+        data.split(test_groups=[0], val=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        numbers([0, 1, 3, 3] * 10).split(by="random")  # of class 2 there is none at all
+
+
+def test_a_split_that_is_given_is_taken():
+    part = np.array(["train", "test", "val", "train"] * 5)
+    data = numbers([0, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0, 1], part=part)
+    for name, rows in data.split(by="given")._asdict().items():
+        assert rows.tolist() == np.flatnonzero(part == name).tolist()
+    drawn = numbers(data.labels, part=np.where(part == "val", "train", part)).split(by="given", val=0.2)
+    assert drawn.test.tolist() == np.flatnonzero(part == "test").tolist() and len(drawn.val) == 3
+    assert sorted(np.concatenate(drawn)) == list(range(20))
+    assert not len(numbers(data.labels, part=np.where(part == "val", "train", part)).split(by="given", val=0).val)
+    with pytest.raises(ValueError, match="no test part, only .*rename 'val' to 'test'"):
+        numbers(data.labels, part=np.where(part == "test", "val", part)).split(by="given")
+    with pytest.raises(ValueError, match="no train part"):
+        numbers(data.labels, part=["test"] * 20).split(by="given")
+    with pytest.raises(ValueError, match=r"must be 'train', 'val' or 'test', got \['dev'\]"):
+        numbers(data.labels, part=np.where(part == "val", "dev", part)).split(by="given")
+    with pytest.raises(ValueError, match="leave one of them out"):
+        data.split(by="given", test_groups=[1])
+    with pytest.warns(UserWarning, match="the given split separates 2 of 2 groups"):
+        numbers(data.labels, np.arange(20) % 2, part=part).split(by="given")
+
+
 def test_without_groups_a_grouped_split_is_an_error():
     with pytest.raises(ValueError, match="no groups to split by"):
         numbers([0, 1] * 10).split()
@@ -146,10 +246,40 @@ def test_a_label_outside_the_classes_names_the_example(label):
         Dataset(list("abcd"), labels, ("no", "yes"))
 
 
-@pytest.mark.parametrize("labels", [np.array([0.0, 1.0]), np.array(["a", "b"]), np.zeros((2, 1), int)])
-def test_labels_that_are_not_n_integers_are_an_error(labels):
-    with pytest.raises(ValueError, match="labels must be N integers"):
+@pytest.mark.parametrize(
+    "labels, remedy",
+    [
+        (np.array([0.0, 1.0]), r"astype\(int\)"),
+        ([0.0, float("nan")], r"astype\(int\)"),
+        (np.array(["a", "b"]), "number the classes from 0"),
+        ([None, 1], "number the classes from 0"),
+        (np.zeros((2, 1), int), r"ravel\(\)"),
+        (torch.eye(2), r"argmax\(1\)"),
+        ([[0], [0, 1]], "one class for each example"),
+    ],
+)
+def test_labels_that_are_not_n_integers_are_an_error_that_says_what_to_do(labels, remedy):
+    with pytest.raises(ValueError, match=f"labels must be N integers.*{remedy}"):
         Dataset(list("ab"), labels, ("no", "yes"))
+
+
+@pytest.mark.parametrize(
+    "labels", [[False, True], np.array([False, True]), torch.tensor([0, 1]), (0, 1), np.uint8([0, 1])]
+)
+def test_whole_labels_of_any_kind_are_int64(labels):
+    data = Dataset(list("ab"), labels, ("no", "yes"))
+    assert data.labels.dtype == np.int64 and data.labels.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("unknown", [None, float("nan"), np.nan])
+def test_an_unknown_group_names_the_example(unknown):
+    with pytest.raises(ValueError, match="groups: example 2 has .* one of its own"):
+        Dataset(list("abc"), [0, 1, 0], ("no", "yes"), groups=[1, 2, unknown])
+
+
+def test_class_names_in_one_string_are_an_error():
+    with pytest.raises(TypeError, match="class_names must be a sequence of K names, got the string 'cat'"):
+        Dataset(list("abc"), [0, 1, 2], "cat")
 
 
 @pytest.mark.parametrize("what", ["labels", "groups", "kind"])
@@ -157,7 +287,7 @@ def test_a_column_of_another_length_is_named(what):
     columns = {"labels": [0, 1, 0], "groups": [0, 0, 1], "kind": ["a", "b", "c"]}
     columns[what] = columns[what][:2]
     with pytest.raises(ValueError, match=f"{what}: 2 values for 3 inputs"):
-        Dataset(list("abc"), np.array(columns["labels"]), "ny", columns["groups"], {"kind": columns["kind"]})
+        Dataset(list("abc"), np.array(columns["labels"]), ("no", "yes"), columns["groups"], {"kind": columns["kind"]})
 
 
 def test_a_subset_keeps_what_belongs_to_each_example_together():
@@ -172,11 +302,111 @@ def test_a_subset_keeps_what_belongs_to_each_example_together():
         data.subset([True, False])
 
 
+@pytest.mark.parametrize("index", [[0.0, 1.0], np.zeros((2, 2), int), ["a"], None])
+def test_an_index_of_another_kind_is_an_error(thirty, index):
+    with pytest.raises(TypeError, match="index must be integers, a slice or a mask of 30 booleans"):
+        thirty.subset(index)
+
+
+def test_an_index_outside_is_an_error_and_the_obvious_ones_are_not(thirty):
+    for index in ([30], [-31], [0, 99]):
+        with pytest.raises(IndexError, match="and there are 30 examples"):
+            thirty.subset(index)
+    rows = {
+        "one": thirty.subset(4),
+        "end": thirty.subset([-1]),
+        "slice": thirty.subset(slice(2)),
+        "no": thirty.subset([]),
+    }
+    assert {name: list(part.inputs) for name, part in rows.items()} == {
+        "one": [4],
+        "end": [29],
+        "slice": [0, 1],
+        "no": [],
+    }
+
+
+def in_palette(colour):
+    image = Image.new("P", (4, 4))
+    image.putpalette(colour)
+    return image
+
+
+def test_whatever_decides_an_images_colours_is_part_of_its_fingerprint():
+    """The stored pixels of each pair are the same; what `to_rgb` makes of them is not."""
+    wide, turned = (Image.fromarray(np.arange(16, dtype=np.uint8).reshape(4, 4)) for _ in range(2))
+    turned.getexif()[0x0112] = 6
+    opaque, seen_through = in_palette([255, 0, 0]), in_palette([255, 0, 0])
+    seen_through.info["transparency"] = 0
+    grey = np.zeros((4, 4), np.uint8)
+    pairs = {
+        "palette": (in_palette([255, 0, 0]), in_palette([0, 0, 255])),
+        "orientation": (wide, turned),
+        "transparency": (opaque, seen_through),
+        "mode": (Image.fromarray(np.zeros((4, 4, 3), np.uint8)), Image.new("YCbCr", (4, 4), (0, 0, 0))),
+        "low bits": (Image.fromarray(grey + np.uint16(65280)), Image.fromarray(grey + np.uint16(65281))),
+    }
+    for what, (one, other) in pairs.items():
+        assert Dataset([one], [0], ["x"]).fingerprint != Dataset([other], [0], ["x"]).fingerprint, what
+        assert (
+            Dataset([one], [0], ["x"]).fingerprint == Dataset([one.copy()], [0], ["x"]).fingerprint
+            or what == "orientation"
+        )
+
+
+def test_inputs_of_any_kind_have_a_fingerprint_of_their_contents_or_none():
+    def printed(x):
+        return Dataset([x], [0], ["x"]).fingerprint
+
+    assert printed({"a": [1, 2]}) == printed({"a": [1, 2]}) != printed({"a": [1, 3]})
+    assert printed(torch.ones(2, dtype=torch.bfloat16)) != printed(torch.zeros(2, dtype=torch.bfloat16))
+    assert printed(os.fsdecode(b"\xff")) != printed(os.fsdecode(b"\xfe"))
+    with pytest.raises(TypeError, match="inputs of type object have no bytes .* cache=False"):
+        printed(object())
+
+
+def test_only_what_is_known_to_be_safe_is_read_by_several_threads(folder, cells, tmp_path):
+    from torch.utils.data import Subset
+    from torchvision.datasets import ImageFolder
+
+    first = folder / "cat" / "00.jpg"
+    whole = Image.fromarray(np.zeros((4, 4), np.uint8))
+    exif = whole.copy()
+    exif.info["exif"] = b"Exif"
+    safe = {
+        "files": tl.data.image_folder(folder),
+        "array": cells,
+        "tensors": Dataset([torch.zeros(2), np.zeros(2), "text", 3], [0] * 4, ["x"]),
+        "an array": Dataset(np.zeros((4, 2)), [0] * 4, ["x"]),
+        "images in memory": Dataset([whole], [0], ["x"]),
+        "pairs": from_dataset([("good", 0), ("bad", 1)]),
+        "torchvision": from_dataset(ImageFolder(folder)),
+        "a part of it": from_dataset(Subset(ImageFolder(folder), [0, 13])),
+    }
+    with Image.open(first) as lazy:
+        unsafe = {
+            "foreign": from_dataset(Pairs([0, 1], [0, 1])),
+            "inputs": Dataset(Pairs([0, 1], [0, 1]), [0, 1], ["x", "y"]),
+            "lazy": Dataset([whole, lazy], [0, 0], ["x"]),
+            "lazy pairs": from_dataset([(lazy, 0), (lazy, 1)]),
+            "palette": Dataset([in_palette([255, 0, 0])], [0], ["x"]),
+            "exif": Dataset([exif], [0], ["x"]),
+            "objects": Dataset(np.array([whole, {}], dtype=object), [0, 0], ["x"]),
+            "a loader": from_dataset(ImageFolder(folder, loader=lambda path: Image.open(path))),
+            "a transform": from_dataset(ImageFolder(folder, transform=lambda x: x)),
+            "inherited": from_dataset(type("Mine", (ImageFolder,), {})(folder)),
+        }
+        for expected, datasets in ((True, safe), (False, unsafe)):
+            for name, data in datasets.items():
+                assert data.reads_in_parallel is expected, name
+                assert data.subset([1 if len(data) > 1 else 0]).subset([0]).reads_in_parallel is expected, name
+
+
 def test_one_changed_pixel_is_another_fingerprint_and_labels_are_no_part_of_it():
     images = list(torch.zeros(3, 1, 4, 4, dtype=torch.uint8))
-    data = Dataset(images, [0, 1, 0], "ny")
+    data = Dataset(images, [0, 1, 0], ("no", "yes"))
     before = data.fingerprint
-    assert before == Dataset([x.clone() for x in images], [1, 1, 1], "ny").fingerprint
+    assert before == Dataset([x.clone() for x in images], [1, 1, 1], ("no", "yes")).fingerprint
     images[1][0, 2, 3] = 1
     assert data.fingerprint != before
 
@@ -190,7 +420,7 @@ def test_the_fingerprint_of_the_solar_cells_depends_on_their_pixels(cells):
 
 
 def test_the_order_and_the_boundaries_of_texts_are_part_of_the_fingerprint():
-    prints = {Dataset(texts, [0, 1], "ny").fingerprint for texts in (["ab", "c"], ["a", "bc"], ["c", "ab"])}
+    prints = {Dataset(texts, [0, 1], ("no", "yes")).fingerprint for texts in (["ab", "c"], ["a", "bc"], ["c", "ab"])}
     assert len(prints) == 3
 
 
@@ -202,10 +432,10 @@ def test_a_list_of_texts_is_a_dataset():
 
 def test_torchvision_datasets_are_taken_as_they_are():
     fake = FakeData(6, (3, 8, 8), num_classes=3)
-    data = from_dataset(fake, class_names="abc")
+    data = from_dataset(fake, class_names=tuple("abc"))
     image, label = data[4]
     assert isinstance(image, PIL.Image.Image) and label == int(fake[4][1])
-    assert data.name == "FakeData" and data.fingerprint == from_dataset(fake, class_names="abc").fingerprint
+    assert data.name == "FakeData" and data.fingerprint == from_dataset(fake, class_names=tuple("abc")).fingerprint
     assert from_dataset(fake, fingerprint="fake 1").fingerprint != data.fingerprint
 
 
@@ -226,15 +456,45 @@ def test_torchvisions_own_data_are_taken_from_a_mirror_without_the_network(monke
     assert tl.extract(backbone, data, cache=False).X.shape == (20, backbone.num_features)
 
 
-def test_targets_are_read_without_decoding_unless_they_are_transformed():
-    class Folder(list):
-        classes, targets, target_transform = ["no", "yes"], [0, 1], None
+def test_targets_are_read_without_decoding_all():
+    pairs = Pairs([0, 1] * 500, [0, 1] * 500)
+    assert from_dataset(pairs).labels.tolist() == [0, 1] * 500 and pairs.read < 20
+    assert from_dataset(Pairs([torch.tensor(1), torch.tensor(0)], torch.tensor([1, 0]))).labels.tolist() == [1, 0]
 
-    folder = Folder([(None, 1), (None, 0)])
-    assert from_dataset(folder).labels.tolist() == [0, 1]
-    assert from_dataset(folder).class_names == ("no", "yes")
-    folder.target_transform = lambda k: 1 - k
-    assert from_dataset(folder).labels.tolist() == [1, 0]
+
+def test_labels_are_those_that_the_data_set_hands_out_though_its_targets_differ():
+    targets = [k for k in range(5) for _ in range(100)]
+    remapped = [0 if k == 3 else k for k in targets]  # of one class alone
+    assert from_dataset(Pairs(remapped, targets)).labels.tolist() == remapped
+    turned = Pairs([1 - k for k in [0, 1, 0]], [0, 1, 0])
+    turned.target_transform = lambda k: 1 - k
+    assert from_dataset(turned).labels.tolist() == [1, 0, 1]
+    assert from_dataset(Pairs([1, 0], [1, 0, 1])).labels.tolist() == [1, 0]
+
+
+def stream():
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            yield "text", 0
+
+    return Stream()
+
+
+@pytest.mark.parametrize(
+    "make, kind, says",
+    [
+        (lambda: torch.utils.data.DataLoader([("a", 0)]), TypeError, r"a DataLoader of batches: pass its \.dataset"),
+        (stream, TypeError, r"must have len\(\) and dataset\[i\], got a Stream: pass list"),
+        (lambda: iter([("a", 0)]), TypeError, "got a list_iterator"),
+        (lambda: [], ValueError, "dataset is empty"),
+        (lambda: ["good", "bad"], TypeError, r"must be a pair \(input, label\), got a str"),
+        (lambda: [{"image": 1, "label": 0}], TypeError, r"must be a pair \(input, label\), got a dict"),
+        (lambda: {"good": 1}, TypeError, r"must be a pair \(input, label\), got dict"),
+    ],
+)
+def test_what_is_no_map_style_data_set_is_an_error(make, kind, says):
+    with pytest.raises(kind, match=says):
+        from_dataset(make())
 
 
 def test_labels_of_a_dataset_that_are_words_are_an_error():
@@ -277,3 +537,195 @@ def test_a_write_sweeps_away_its_own_old_leftovers_and_nothing_else(tmp_path):
     with tl.cache.atomic(tmp_path / "out.csv") as part:
         part.touch()
     assert not mine.exists() and others.exists() and folder.exists()
+
+
+def test_a_folder_is_a_dataset(folder):
+    data = tl.data.image_folder(folder, groups=lambda path: path.split("/")[1][:1])
+    assert data.class_names == ("cat", "coffee", "rocket") and data.class_counts.tolist() == [12] * 3
+    assert set(data.groups) == {"0", "1"} and data.columns["path"][0] == "cat/00.jpg"
+    assert {data[i][0].mode for i in range(len(data))} == {"RGB"}
+    before = data.fingerprint
+    assert before == tl.data.image_folder(folder).fingerprint
+
+
+def test_a_part_of_a_folder_is_told_apart_by_the_bytes_of_its_files_without_decoding_them(folder, monkeypatch):
+    data = tl.data.image_folder(folder)
+    monkeypatch.setattr(images, "read", lambda path: pytest.fail(f"{path} was decoded"))
+    part = data.subset([7, 3])
+    assert part.fingerprint == data.subset([0, 7, 3]).subset([1, 2]).fingerprint
+    assert len({data.fingerprint, part.fingerprint, data.subset([3, 7]).fingerprint}) == 3
+
+
+def test_five_broken_files_are_listed_or_skipped_and_counted(folder, tmp_path):
+    root = tmp_path / "photos"
+    shutil.copytree(folder, root)
+    broken = break_five(root)
+    with pytest.raises(ValueError, match=r"^5 problems in ") as error:
+        tl.data.image_folder(root)
+    assert all(Path(name).name in str(error.value) for name in broken) and "on_error='skip'" in str(error.value)
+    with pytest.warns(UserWarning, match="5 problems in .* passed over"):
+        data = tl.data.image_folder(root, on_error="skip")
+    assert len(data) == 36
+
+
+def test_what_is_no_classification_is_refused(tmp_path, folder):
+    with pytest.raises(FileNotFoundError, match="is not a folder"):
+        tl.data.image_folder(tmp_path / "none")
+    with pytest.raises(ValueError, match="has 0 classes"):
+        tl.data.image_folder(tmp_path)
+    shutil.copytree(folder / "cat", tmp_path / "cat")
+    with pytest.raises(ValueError, match=r"has 1 classes with images \(cat\)"):
+        tl.data.image_folder(tmp_path)
+    (tmp_path / "dog").mkdir()
+    with pytest.raises(ValueError, match="dog has 0 usable images"):
+        tl.data.image_folder(tmp_path)
+    with pytest.raises(ValueError, match="on_error"):
+        tl.data.image_folder(folder, on_error="ignore")
+
+
+def test_groups_from_a_file(folder, tmp_path):
+    paths = tl.data.image_folder(folder).columns["path"]
+    table = tmp_path / "groups.csv"
+    table.write_text("path,group\n" + "".join(f"{path},{i % 9}\n" for i, path in enumerate(paths)))
+    data = tl.data.image_folder(folder, groups=table)
+    assert data.groups.tolist() == [str(i % 9) for i in range(36)]
+    table.write_text("path,group\n" + "".join(f"{path},1\n" for path in paths[1:]))
+    with pytest.raises(ValueError, match=f"no group for 1 of 36 images, such as {paths[0]}"):
+        tl.data.image_folder(folder, groups=table)
+    table.write_text("path,group\n" + "".join(f"{path},\n" for path in paths))
+    with pytest.raises(ValueError, match="no group for 36 of 36 images"):
+        tl.data.image_folder(folder, groups=table)
+    for content in (b"path,group\n\xff\xfe", b"path,group\n" + b"x" * 200_000):
+        table.write_bytes(content)
+        with pytest.raises(ValueError, match="groups.csv is not a CSV file"):
+            tl.data.image_folder(folder, groups=table)
+    table.write_text("file,panel\n")
+    with pytest.raises(ValueError, match="must begin with the line path,group"):
+        tl.data.image_folder(folder, groups=table)
+
+
+def test_near_duplicates_across_a_split_are_reported(folder, tmp_path):
+    root = tmp_path / "photos"
+    shutil.copytree(folder, root)
+    Image.open(root / "cat" / "00.jpg").resize((90, 90)).save(root / "cat" / "zz.png")
+    data = tl.data.image_folder(root)
+    path = data.columns["path"].tolist()
+    twin, original = path.index("cat/zz.png"), path.index("cat/00.jpg")
+    others = np.setdiff1d(np.arange(len(data)), [twin])
+    found = tl.data.near_duplicates(data, tl.data.Split(others, others[:0], np.array([twin])))
+    assert [(row["test"], row["seen"]) for row in found] == [("cat/zz.png", "cat/00.jpg")]
+    others = np.setdiff1d(others, [original])
+    assert not tl.data.near_duplicates(data, tl.data.Split(others, others[:0], np.array([twin])))
+
+
+def test_from_dataset_takes_torchvisions_own(folder):
+    from torchvision.datasets import ImageFolder
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data = tl.data.from_dataset(ImageFolder(folder))
+    assert data.class_names == ["cat", "coffee", "rocket"] or data.class_names == ("cat", "coffee", "rocket")
+    assert len(data) == 36
+
+
+def small_folders(root, *names, n=4):
+    """``n`` images of noise in each of the folders."""
+    rng = np.random.default_rng(len(str(root)))
+    for name in names:
+        (root / name).mkdir(parents=True)
+        for i in range(n):
+            Image.fromarray(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)).save(root / name / f"{i}.png")
+    return root
+
+
+@pytest.mark.parametrize("parts", [("train", "val", "test"), ("Training", "validation", "testing"), ("train", "valid")])
+def test_a_folder_of_the_parts_of_a_split_has_the_inner_folders_as_classes(tmp_path, parts):
+    root = small_folders(tmp_path, *(f"{part}/{name}" for part in parts for name in ("cat", "dog")))
+    data = tl.data.image_folder(root)
+    assert data.class_names == ("cat", "dog")
+    for path, part, k in zip(data.columns["path"], data.columns["part"], data.labels, strict=True):
+        assert tl.data.PARTS[path.split("/")[0].lower()] == part and path.split("/")[1] == data.class_names[k]
+    if len(parts) == 3:
+        split = data.split(by="given")
+        assert all(set(data.columns["part"][rows]) == {name} for name, rows in split._asdict().items())
+
+
+@pytest.mark.parametrize(
+    "names, says",
+    [
+        (["train/cat", "train/dog", "val/cat"], r"must hold the same classes.*\['cat', 'dog'\].*\['cat'\]"),
+        (["train", "test"], "no folder for each class.*rename them, such as to class_test"),
+        (["train/cat", "train/dog", "val/cat", "val/dog", "more"], "parts of a split.*beside more"),
+        (["val/cat", "val/dog", "valid/cat", "valid/dog"], "two of these are one part"),
+    ],
+)
+def test_parts_of_a_split_that_cannot_be_told_from_classes_are_an_error(tmp_path, names, says):
+    with pytest.raises(ValueError, match=says):
+        tl.data.image_folder(small_folders(tmp_path, *names))
+
+
+@pytest.mark.parametrize("names", [("test", "control"), ("train", "bus"), ("train/2020", "bus/2020", "tram")])
+def test_a_class_may_be_called_as_a_part_of_a_split_is(tmp_path, names):
+    data = tl.data.image_folder(small_folders(tmp_path, *names))
+    assert set(data.class_names) == {name.split("/")[0] for name in names} and "part" not in data.columns
+
+
+def test_an_image_outside_the_classes_of_a_given_split_is_named(tmp_path):
+    root = small_folders(tmp_path, "train/cat", "train/dog", "test/cat", "test/dog")
+    shutil.copy(root / "train" / "cat" / "0.png", root / "test" / "0.png")
+    with pytest.raises(ValueError, match="0.png is in no class's folder"):
+        tl.data.image_folder(root)
+
+
+def test_links_clutter_and_odd_names_are_taken_as_people_mean_them(tmp_path):
+    root = small_folders(
+        tmp_path / "data", "$5", "猫", "🐱", os.fsdecode(b"caf\xe9"), "@eaDir/x", "__MACOSX", ".thumbnails"
+    )
+    elsewhere = small_folders(tmp_path / "elsewhere", "linked/deeper")
+    (root / "linked").symlink_to(elsewhere / "linked")
+    (root / "猫" / "back").symlink_to(root)
+    (root / "猫" / "._0.png").write_bytes(b"resource fork")
+    (root / "猫" / "Thumbs.db").write_bytes(b"thumbs")
+    data = tl.data.image_folder(root)
+    assert set(data.class_names) == {"$5", "猫", "🐱", "linked", "caf\\udce9"} and len(data) == 20
+    assert "\n".join(data.class_names).encode() and data[0][0].size == (9, 9) and data.fingerprint
+    assert tl.data.image_folder(root, groups=lambda path: path.split("/")[0]).groups.shape == (20,)
+
+
+def test_files_that_are_passed_over_are_named_with_the_remedy(tmp_path):
+    root = small_folders(tmp_path, "a", "b")
+    for name in ("a/x.cr2", "a/x.jp2", "b/notes.txt"):
+        (root / name).write_bytes(b"something")
+    (root / "b" / "gone.png").symlink_to(root / "nowhere")
+    with pytest.raises(ValueError) as error:
+        tl.data.image_folder(root)
+    for says in (
+        "x.cr2 is a camera's raw file: develop",
+        "x.jp2 is of a format",
+        "notes.txt is not an",
+        "link to nothing",
+    ):
+        assert says in str(error.value)
+
+
+def test_names_in_a_groups_file_match_however_their_accents_are_written(tmp_path):
+    root = small_folders(tmp_path / "data", unicodedata.normalize("NFD", "é"), "b")
+    paths = tl.data.image_folder(root).columns["path"]
+    table = tmp_path / "groups.csv"
+    rows = [f"{unicodedata.normalize('NFC', path)},{i % 3}" for i, path in enumerate(paths)]
+    table.write_text("\n".join(["path,group", *rows, rows[0]]), encoding="utf-8")  # twice, in one group
+    assert tl.data.image_folder(root, groups=table).groups.tolist() == [str(i % 3) for i in range(8)]
+    table.write_text("\n".join(["path,group", *rows, "b/0.png,7"]), encoding="utf-8")
+    with pytest.raises(ValueError, match="puts b/0.png in group . and in group 7: leave one of them"):
+        tl.data.image_folder(root, groups=table)
+
+
+def test_the_fewest_images_a_class_are_enough_to_be_fine_tuned_from_a_probe(tmp_path):
+    root = small_folders(tmp_path, "a", "b", n=tl.data.FEWEST)
+    data = tl.data.image_folder(root)
+    backbone = tl.load_backbone("test_resnet", weights=None)
+    found = tl.finetune(backbone, data, data.split(by="random"), recipe="lp_ft", epochs=1, augment=None)
+    assert found.predict(data).shape == (8, 2)
+    (root / "b" / "0.png").unlink()
+    with pytest.raises(ValueError, match="b has 3 usable images, fewer than 4"):
+        tl.data.image_folder(root)

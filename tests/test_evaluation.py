@@ -196,3 +196,14 @@ def test_a_draw_without_a_class_has_no_balanced_accuracy_and_is_left_out():
 def test_one_group_has_no_interval():
     e = tl.evaluate([[0.9, 0.1], [0.2, 0.8]], [0, 1], groups=[7, 7])
     assert np.isnan(e.interval["accuracy"]).all() and e.accuracy == 1
+
+
+def test_a_class_without_an_example_is_named_beside_the_scores():
+    p = np.array([[0.9, 0.05, 0.05]] * 6 + [[0.1, 0.8, 0.1]] * 6)
+    found = tl.evaluate(p, [0] * 6 + [1] * 6)
+    assert found.accuracy == 1.0 and found.absent == [2]
+    assert "No example of class 2 was scored: these scores say nothing of it" in repr(found)
+    weightless = tl.evaluate(p, [0] * 6 + [1] * 5 + [2], sample_weight=[1] * 11 + [0])
+    assert weightless.absent == [2]
+    complete = tl.evaluate(p, [0] * 6 + [1] * 5 + [2])
+    assert complete.absent == [] and "No example" not in repr(complete)

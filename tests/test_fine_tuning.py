@@ -57,7 +57,7 @@ def test_the_mean_over_equal_batches_is_the_loss_of_them_all():
 
 def test_weights_have_mean_one_and_balance_the_classes_of_the_training_part_only():
     y = np.array([0] * 30 + [1] * 10 + [1] * 60)
-    data, train = Dataset(list(range(100)), y, "ab"), np.arange(40)
+    data, train = Dataset(list(range(100)), y, ("a", "b")), np.arange(40)
     s = tl.Objective(class_weight="balanced").weights(data, train)
     assert np.allclose(s[train], compute_sample_weight("balanced", y[train]))
     certain = np.random.default_rng(0).random(100)

@@ -8,13 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torchvision
+from pictures import break_five, damaged
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -22,55 +22,6 @@ import tlbook as tl
 from tlbook import backbones, images
 from tlbook.backbones import Backbone
 from tlbook.cli import app
-
-MODES = ("RGB", "L", "P", "CMYK", "RGBA", "I;16")
-
-
-def photographs():
-    """Real photographs of three kinds, which ship with scikit-image: {name: (H, W, 3) uint8}."""
-    import skimage.data
-
-    return {name: getattr(skimage.data, name)() for name in ("cat", "coffee", "rocket")}
-
-
-def in_mode(image, mode):
-    if mode == "I;16":
-        return Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
-    return image.convert(mode)
-
-
-def write_folder(root, n=12):
-    """``n`` pieces of each photograph, as JPEG and PNG files in mixed modes."""
-    rng = np.random.default_rng(0)
-    for name, pixels in photographs().items():
-        (root / name).mkdir(parents=True)
-        for i in range(n):
-            side = rng.integers(120, 250)
-            y, x = (rng.integers(0, size - side) for size in pixels.shape[:2])
-            mode = MODES[i % len(MODES)]
-            image = in_mode(Image.fromarray(pixels[y : y + side, x : x + side]), mode)
-            image.save(root / name / f"{i:02}.{'jpg' if mode in ('RGB', 'CMYK') else 'png'}")
-    return root
-
-
-def break_five(root):
-    """Damage five files as disks and people do."""
-    whole = (root / "cat" / "00.jpg").read_bytes()
-    broken = {
-        "cat/empty.jpg": b"",
-        "cat/cut.jpg": whole[: len(whole) // 2],
-        "coffee/text.png": b"this is no image",
-        "coffee/notes.txt": b"remember the milk",
-        "rocket/cut.png": (root / "rocket" / "01.png").read_bytes()[:200],
-    }
-    for name, content in broken.items():
-        (root / name).write_bytes(content)
-    return broken
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_folder(tmp_path_factory.mktemp("own") / "photos")
 
 
 @pytest.fixture(scope="module")
@@ -82,119 +33,6 @@ def trained(folder, tmp_path_factory):
     saved = tmp_path_factory.mktemp("saved") / "model"
     found.save(saved, data=data, split=split, trained="In a test.")
     return found, data, split, saved
-
-
-def test_a_folder_is_a_dataset(folder):
-    data = tl.data.image_folder(folder, groups=lambda path: path.split("/")[1][:1])
-    assert data.class_names == ("cat", "coffee", "rocket") and data.class_counts.tolist() == [12] * 3
-    assert set(data.groups) == {"0", "1"} and data.columns["path"][0] == "cat/00.jpg"
-    assert {data[i][0].mode for i in range(len(data))} == {"RGB"}
-    before = data.fingerprint
-    assert before == tl.data.image_folder(folder).fingerprint
-
-
-def test_a_part_of_a_folder_is_told_apart_by_the_bytes_of_its_files_without_decoding_them(folder, monkeypatch):
-    data = tl.data.image_folder(folder)
-    monkeypatch.setattr(images, "read", lambda path: pytest.fail(f"{path} was decoded"))
-    part = data.subset([7, 3])
-    assert part.fingerprint == data.subset([0, 7, 3]).subset([1, 2]).fingerprint
-    assert len({data.fingerprint, part.fingerprint, data.subset([3, 7]).fingerprint}) == 3
-
-
-def test_five_broken_files_are_listed_or_skipped_and_counted(folder, tmp_path):
-    root = tmp_path / "photos"
-    shutil.copytree(folder, root)
-    broken = break_five(root)
-    with pytest.raises(ValueError, match=r"^5 problems in ") as error:
-        tl.data.image_folder(root)
-    assert all(Path(name).name in str(error.value) for name in broken) and "on_error='skip'" in str(error.value)
-    with pytest.warns(UserWarning, match="5 problems in .* passed over"):
-        data = tl.data.image_folder(root, on_error="skip")
-    assert len(data) == 36
-
-
-def test_what_is_no_classification_is_refused(tmp_path, folder):
-    with pytest.raises(FileNotFoundError, match="is not a folder"):
-        tl.data.image_folder(tmp_path / "none")
-    with pytest.raises(ValueError, match="has 0 classes"):
-        tl.data.image_folder(tmp_path)
-    shutil.copytree(folder / "cat", tmp_path / "cat")
-    with pytest.raises(ValueError, match=r"has 1 classes with images \(cat\)"):
-        tl.data.image_folder(tmp_path)
-    (tmp_path / "dog").mkdir()
-    with pytest.raises(ValueError, match="dog has 0 usable images"):
-        tl.data.image_folder(tmp_path)
-    with pytest.raises(ValueError, match="on_error"):
-        tl.data.image_folder(folder, on_error="ignore")
-
-
-def test_groups_from_a_file(folder, tmp_path):
-    paths = tl.data.image_folder(folder).columns["path"]
-    table = tmp_path / "groups.csv"
-    table.write_text("path,group\n" + "".join(f"{path},{i % 9}\n" for i, path in enumerate(paths)))
-    data = tl.data.image_folder(folder, groups=table)
-    assert data.groups.tolist() == [str(i % 9) for i in range(36)]
-    table.write_text("path,group\n" + "".join(f"{path},1\n" for path in paths[1:]))
-    with pytest.raises(ValueError, match=f"no group for 1 of 36 images, such as {paths[0]}"):
-        tl.data.image_folder(folder, groups=table)
-    table.write_text("path,group\n" + "".join(f"{path},\n" for path in paths))
-    with pytest.raises(ValueError, match="no group for 36 of 36 images"):
-        tl.data.image_folder(folder, groups=table)
-    for content in (b"path,group\n\xff\xfe", b"path,group\n" + b"x" * 200_000):
-        table.write_bytes(content)
-        with pytest.raises(ValueError, match="groups.csv is not a CSV file"):
-            tl.data.image_folder(folder, groups=table)
-    table.write_text("file,panel\n")
-    with pytest.raises(ValueError, match="must begin with the line path,group"):
-        tl.data.image_folder(folder, groups=table)
-
-
-def test_near_duplicates_across_a_split_are_reported(folder, tmp_path):
-    root = tmp_path / "photos"
-    shutil.copytree(folder, root)
-    Image.open(root / "cat" / "00.jpg").resize((90, 90)).save(root / "cat" / "zz.png")
-    data = tl.data.image_folder(root)
-    path = data.columns["path"].tolist()
-    twin, original = path.index("cat/zz.png"), path.index("cat/00.jpg")
-    others = np.setdiff1d(np.arange(len(data)), [twin])
-    found = tl.data.near_duplicates(data, tl.data.Split(others, others[:0], np.array([twin])))
-    assert [(row["test"], row["seen"]) for row in found] == [("cat/zz.png", "cat/00.jpg")]
-    others = np.setdiff1d(others, [original])
-    assert not tl.data.near_duplicates(data, tl.data.Split(others, others[:0], np.array([twin])))
-
-
-@pytest.mark.parametrize("mode", [*MODES, "LA", "1", "F", "I", "PA", "YCbCr", "LAB", "HSV"])
-def test_every_mode_becomes_rgb(mode):
-    grey = np.full((8, 8), 128, np.uint8)
-    image = {
-        "P": lambda: Image.fromarray(grey).convert("P"),
-        "F": lambda: Image.fromarray(grey.astype(np.float32) / 255),
-        "I": lambda: Image.fromarray(grey.astype(np.int32) * 257),
-        "PA": lambda: Image.fromarray(grey).convert("P").convert("PA"),
-        "LAB": lambda: Image.new("LAB", (8, 8), (137, 128, 128)),
-    }.get(mode, lambda: in_mode(Image.fromarray(np.stack([grey] * 3, -1)), mode))()
-    assert image.mode == mode
-    found = np.asarray(images.to_rgb(image)).astype(int)
-    assert found.shape == (8, 8, 3)
-    if mode not in ("1", "LAB"):  # one bit is black or white; Lab has no fixed grey of 128
-        assert np.abs(found - 128).max() <= 2
-
-
-def test_what_is_transparent_is_white_and_exif_turns_upright(tmp_path):
-    assert images.to_rgb(Image.new("RGBA", (2, 2), (0, 0, 0, 0))).getpixel((0, 0)) == (255, 255, 255)
-    image = Image.new("RGB", (30, 20), "black")
-    image.paste("white", (0, 0, 30, 5))
-    exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was held upright: turn by a quarter to see it so
-    image.save(tmp_path / "a.jpg", exif=exif)
-    turned = np.asarray(images.read(tmp_path / "a.jpg")).mean(-1)
-    assert turned.shape == (30, 20) and turned[:, -1].min() > 200 and turned[:, 0].max() < 50
-
-
-def test_a_picture_of_too_many_pixels_is_not_decoded(tmp_path):
-    Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")
-    with pytest.raises(ValueError, match="decompression bomb"):
-        images.read(tmp_path / "bomb.png")
 
 
 def test_one_input_a_list_a_path_a_folder(trained, folder):
@@ -287,39 +125,6 @@ def test_a_tampered_folder_is_refused_with_the_reason(trained, tmp_path):
     assert not (tmp_path / "owned").exists()
 
 
-def damaged(content, rng):
-    """``content`` cut, with bytes changed, put in or taken out."""
-    content = bytearray(content)
-    kind = rng.integers(4)
-    if kind == 0:
-        return bytes(content[: rng.integers(len(content))])
-    for _ in range(rng.integers(1, 30)):
-        at = int(rng.integers(len(content)))
-        if kind == 1:
-            content[at] = rng.integers(256)
-        elif kind == 2:
-            content[at:at] = rng.bytes(3)
-        else:
-            del content[at : at + int(rng.integers(1, 40))]
-            content = content or bytearray(b"x")
-    return bytes(content)
-
-
-def fuzz_images(folder, tmp_path, n):
-    rng, sources, read = np.random.default_rng(0), sorted(folder.rglob("*.*g")), 0
-    for i in range(n):
-        source = sources[i % len(sources)]
-        path = tmp_path / f"{i}{source.suffix}"
-        path.write_bytes(damaged(source.read_bytes(), rng))
-        try:
-            assert images.read(path).mode == "RGB"
-            read += 1
-        except ValueError as error:
-            assert str(path) in str(error)
-        path.unlink()
-    assert 0 < read < n
-
-
 def fuzz_models(saved, tmp_path, n):
     rng, refused = np.random.default_rng(0), 0
     for i in range(n):
@@ -342,14 +147,12 @@ def fuzz_models(saved, tmp_path, n):
     assert refused > n / 2  # damage to the card's part of model.json does no harm
 
 
-def test_damaged_images_and_models_are_refused_and_nothing_else(folder, trained, tmp_path):
-    fuzz_images(folder, tmp_path, 40)
+def test_damaged_models_are_refused_and_nothing_else(trained, tmp_path):
     fuzz_models(trained[3], tmp_path, 12)
 
 
 @pytest.mark.prove
-def test_many_damaged_images_and_models_are_refused_and_nothing_else(folder, trained, tmp_path):
-    fuzz_images(folder, tmp_path, 500)
+def test_many_damaged_models_are_refused_and_nothing_else(trained, tmp_path):
     fuzz_models(trained[3], tmp_path, 200)
 
 
@@ -526,16 +329,6 @@ def test_resnet18_through_the_command_line(official_resnet18, folder, tmp_path):
     refused = CliRunner().invoke(app, command)
     assert refused.exit_code == 1 and refused.stderr.count("\n") == 1 and not (tmp_path / "other").exists()
     assert f"{official_resnet18} is damaged: its SHA-256 begins" in refused.stderr
-
-
-def test_from_dataset_takes_torchvisions_own(folder):
-    from torchvision.datasets import ImageFolder
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        data = tl.data.from_dataset(ImageFolder(folder))
-    assert data.class_names == ["cat", "coffee", "rocket"] or data.class_names == ("cat", "coffee", "rocket")
-    assert len(data) == 36
 
 
 def test_the_card_says_whether_groups_were_kept_whole(trained, folder, tmp_path):

@@ -105,7 +105,7 @@ def test_the_chosen_c_has_the_lowest_log_loss_on_held_out_groups(grouped):
     probe = tl.linear_probe(made, split, seed=3)
     X, y = made.X[split.train].astype(np.float64), made.y[split.train]
     groups = made.groups[split.train] if grouped else None
-    folds = Dataset(X, y, "ny", groups).folds(4, by="group" if grouped else "random", seed=3)
+    folds = Dataset(X, y, ("no", "yes"), groups).folds(4, by="group" if grouped else "random", seed=3)
     losses = []
     for C in CS:
         p = np.empty((len(y), 2))
@@ -124,7 +124,7 @@ def test_the_chosen_c_has_the_lowest_log_loss_on_held_out_groups(grouped):
 @pytest.mark.parametrize("C", [None, 0.1])
 def test_rows_outside_the_training_part_never_influence_the_probe(C):
     made = made_features()
-    split = Dataset(made.X, made.y, "ny", made.groups).split(seed=1)
+    split = Dataset(made.X, made.y, ("no", "yes"), made.groups).split(seed=1)
     outside = np.concatenate([split.val, split.test])
     X, y = made.X.copy(), made.y.copy()
     X[outside], y[outside] = 1e9, 1 - y[outside]
@@ -206,7 +206,7 @@ def test_nearest_neighbours_vote_by_their_cosine(K):
 
 def test_cross_validation_predicts_each_example_without_its_group():
     made = made_features()
-    folds = Dataset(made.X, made.y, "ny", made.groups).folds(4, repeats=2)
+    folds = Dataset(made.X, made.y, ("no", "yes"), made.groups).folds(4, repeats=2)
     p = tl.cross_val_predict(made, folds, C=0.1)
     expected = np.zeros((150, 2))
     for fold in folds:
@@ -222,7 +222,7 @@ def test_nearest_neighbours_of_an_example_itself_are_not_found_in_cross_validati
     noise = Features(
         rng.normal(size=(200, 5)).astype(np.float32), rng.integers(0, 2, 200), None, {"noise": slice(0, 5)}
     )
-    folds = Dataset(noise.X, noise.y, "ny").folds(4, by="random")
+    folds = Dataset(noise.X, noise.y, ("no", "yes")).folds(4, by="random")
     p = tl.cross_val_predict(noise, folds, tl.knn_probe, k=1)
     assert (p.argmax(1) == noise.y).mean() < 0.65
 

@@ -6,6 +6,7 @@ import importlib.util
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral, Real
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +19,9 @@ from tlbook.table import Table
 # 48; the places of the 54 and the 50 are the best fit to visible changes of appearance. Lesson 01 shows the evidence.
 SOLAR_PANELS = [60] * 20 + [54] + [60] * 9 + [50] + [60] * 5 + [72] + [60] * 3 + [48] + [60] * 3
 
-FEWEST = 5  # images of a class: training, validation and test want some each
+FEWEST = 4  # images of a class: two to train on, as C is chosen on held-out ones of them, one to choose, one to test on
+PARTS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
+PARTS |= {"test": "test", "testing": "test"}  # names of folders that hold the parts of a split
 
 
 class Split(NamedTuple):
@@ -49,13 +52,17 @@ class Dataset:
     name: str = "data"
 
     def __post_init__(self):
-        labels = np.asarray(self.labels)
-        if labels.ndim != 1 or labels.dtype.kind not in "iu":
-            raise ValueError(f"labels must be N integers, got shape {labels.shape} of {labels.dtype}")
-        object.__setattr__(self, "labels", labels.astype(np.int64))
+        if not len(self.inputs) and not len(self.labels):
+            object.__setattr__(self, "labels", np.zeros(0, np.int64))
+        object.__setattr__(self, "labels", _as_labels(self.labels))
+        if isinstance(self.class_names, str):
+            raise TypeError(
+                f"class_names must be a sequence of K names, got the string {self.class_names!r}: "
+                f"write ({self.class_names!r}, …), or tuple({self.class_names!r}) for its letters"
+            )
         object.__setattr__(self, "class_names", tuple(self.class_names))
         if self.groups is not None:
-            object.__setattr__(self, "groups", np.asarray(self.groups))
+            object.__setattr__(self, "groups", _as_groups(self.groups))
         object.__setattr__(self, "columns", {k: np.asarray(v) for k, v in self.columns.items()})
         for what, values in {"labels": self.labels, "groups": self.groups, **self.columns}.items():
             if values is not None and len(values) != len(self.inputs):
@@ -96,9 +103,23 @@ class Dataset:
             digest.update(_content(x))
         return digest.hexdigest()
 
+    @property
+    def reads_in_parallel(self):
+        """Whether several threads may call ``data[i]``, and use what it returns, at once.
+
+        True for files read by their paths, for arrays, tensors, strings and images that lie in memory, and for
+        torchvision's ImageFolder as it is. False for every other data set (it may seek in one open file) and for images
+        that were opened and not yet read: these are for one thread at a time.
+        """
+        return _reads_in_parallel(self.inputs)
+
     def subset(self, index):
-        """Return the examples at ``index`` (integers or a mask of N booleans), in that order."""
-        index = np.arange(len(self))[index]
+        """Return the examples at ``index`` (integers, a slice, or a mask of N booleans), in that order.
+
+        Raises:
+            TypeError: an index of another kind. IndexError: an example that is not there, a mask of another length.
+        """
+        index = self._positions(index)
         picked = self.inputs.subset(index) if hasattr(self.inputs, "subset") else _Picked(self.inputs, index)
         return replace(
             self,
@@ -114,27 +135,39 @@ class Dataset:
         Args:
             test: share of all examples that is held out to report on.
             val: share of the *remaining* examples that is held out to choose by; 0 for none.
-            by: "group" keeps groups whole, stratified as well as that allows; "random" is stratified exactly.
+            by: "group" keeps groups whole, stratified as well as that allows; "random" is stratified exactly; "given"
+                takes the parts that ``columns["part"]`` names ("train", "val", "test"; see `image_folder`), and draws
+                ``val`` from the training part where none is given.
             test_groups: the groups to test on, instead of a random share.
+            seed: of everything random.
 
         Returns:
             Split(train, val, test) of sorted index arrays.
 
         Raises:
-            ValueError: no groups to split by, too few of them, a share that leaves a part empty, an unknown group.
+            ValueError: no groups to split by, too few of them, a share that leaves a part empty, an unknown group, no
+                given split, or one without training or test part.
+
+        Warns of a class that a part has no example of, and of groups that a given split separates.
         """
-        groups = self._groups(by)
-        rng = np.random.default_rng(seed)
-        if test_groups is None:
-            is_test = _deal(self.labels, groups, [1 - test, test], rng) == 1
+        _check_share("test", test)
+        _check_share("val", val, least=0)
+        rng = _generator(seed)
+        if by == "given":
+            if test_groups is not None:
+                raise ValueError(
+                    f"test_groups is {test_groups!r}, but by='given' names the test: leave one of them out"
+                )
+            split = self._given(val, rng)
         else:
-            if groups is None:
-                raise ValueError("test_groups names groups, so the split must be by='group'")
-            unknown = set(np.asarray(test_groups).tolist()) - set(groups.tolist())
-            if unknown:
-                raise ValueError(f"test_groups: {sorted(unknown)} not among the groups {np.unique(groups).tolist()}")
-            is_test = np.isin(groups, test_groups)
-        return self._three(is_test, groups, val, rng)
+            groups = self._groups(by)
+            if test_groups is None:
+                is_test = _deal(self.labels, groups, [1 - test, test], rng) == 1
+            else:
+                is_test = self._is_among(groups, test_groups)
+            split = self._train_val_test(is_test, groups, val, rng)
+        self._warn_of_absent_classes(split)
+        return split
 
     def folds(self, k=4, by="group", repeats=1, val=0.0, seed=0):
         """Return k × repeats splits in which every example is in ``test`` once per repeat.
@@ -142,25 +175,158 @@ class Dataset:
         The arguments and errors are those of `split`; ``val`` is 0 unless asked for.
         """
         groups = self._groups(by)
-        if int(k) != k or k < 2:
+        _check_share("val", val, least=0)
+        if not isinstance(k, Real) or int(k) != k or k < 2:
             raise ValueError(f"k must be a whole number of at least 2 folds, got {k!r}")
-        rng = np.random.default_rng(seed)
+        if not isinstance(repeats, Integral) or repeats < 1:
+            raise ValueError(f"repeats must be a whole number of at least 1, got {repeats!r}")
+        rng = _generator(seed)
         parts = [_deal(self.labels, groups, [1 / k] * int(k), rng) for _ in range(repeats)]
-        return [self._three(part == fold, groups, val, rng) for part in parts for fold in range(int(k))]
+        return [self._train_val_test(part == fold, groups, val, rng) for part in parts for fold in range(int(k))]
+
+    def _positions(self, index):
+        """The index as integers 0 … N − 1, from all that `subset` takes."""
+        everything = np.arange(len(self))
+        if isinstance(index, slice):
+            return everything[index]
+        index = np.asarray(index)
+        index = index.astype(np.int64) if not index.size and index.dtype != bool else np.atleast_1d(index)
+        if index.ndim != 1 or index.dtype.kind not in "iub":
+            raise TypeError(
+                f"index must be integers, a slice or a mask of {len(self)} booleans, got {index.dtype} of shape "
+                f"{index.shape}: a part of a split is split.train, split.val or split.test"
+            )
+        if index.dtype == bool and len(index) != len(self):
+            raise IndexError(
+                f"index is a mask of {len(index)} booleans for {len(self)} examples: one for each is needed"
+            )
+        outside = index[(index < -len(self)) | (index >= len(self))] if index.dtype != bool else index[:0]
+        if len(outside):
+            raise IndexError(f"index holds {outside[0]}, and there are {len(self)} examples: 0 … {len(self) - 1}")
+        return everything[index]
 
     def _groups(self, by):
         if by not in ("group", "random"):
-            raise ValueError(f"by must be 'group' or 'random', got {by!r}")
+            raise ValueError(f"by must be 'group' or 'random', or in split 'given', got {by!r}")
         if by == "group" and self.groups is None:
             raise ValueError(f"{self.name!r} has no groups to split by: give it groups, or use by='random'")
         return self.groups if by == "group" else None
 
-    def _three(self, is_test, groups, val, rng):
+    def _is_among(self, groups, test_groups):
+        if groups is None:
+            raise ValueError("test_groups names groups, so the split must be by='group'")
+        test_groups, names = np.atleast_1d(np.asarray(test_groups)), np.unique(groups)
+        unknown = set(test_groups.tolist()) - set(names.tolist())
+        if unknown:
+            raise ValueError(f"test_groups: {sorted(unknown, key=str)} not among the groups {names.tolist()}")
+        if not 0 < len(set(test_groups.tolist())) < len(names):
+            raise ValueError(
+                f"test_groups names {len(test_groups)} of {len(names)} groups: test on some, and train on others"
+            )
+        return np.isin(groups, test_groups)
+
+    def _given(self, val, rng):
+        """The split that ``columns["part"]`` names, with a share ``val`` of train where it names no val."""
+        part = self.columns.get("part")
+        if part is None:
+            raise ValueError(f"{self.name!r} comes without a split: use by='random' or 'group'")
+        other = sorted(set(part.tolist()) - set(PARTS.values()), key=str)
+        if other:
+            raise ValueError(f"columns['part'] must be 'train', 'val' or 'test', got {other}")
+        for name, remedy in (
+            ("train", ""),
+            ("test", ", or rename 'val' to 'test': a val part is then drawn from train"),
+        ):
+            if name not in part:
+                raise ValueError(
+                    f"the given split of {self.name!r} has no {name} part, only {np.unique(part).tolist()}: add one, "
+                    f"use by='random' or 'group'{remedy if 'val' in part else ''}"
+                )
+        if self.groups is not None:
+            parts_of = {}
+            for group, name in zip(self.groups.tolist(), part.tolist(), strict=True):
+                parts_of.setdefault(group, set()).add(name)
+            torn = [group for group, names in parts_of.items() if len(names) > 1]
+            if torn:
+                warnings.warn(
+                    f"the given split separates {len(torn)} of {len(parts_of)} groups, such as {torn[0]!r}: what is "
+                    "tested was partly seen. by='group' keeps them whole",
+                    stacklevel=3,
+                )
+        train, given_val, test = (np.flatnonzero(part == name) for name in Split._fields)
+        if len(given_val) or val == 0:
+            return Split(train, given_val, test)
+        is_val = (
+            _deal(self.labels[train], None if self.groups is None else self.groups[train], [1 - val, val], rng) == 1
+        )
+        return Split(train[~is_val], train[is_val], test)
+
+    def _train_val_test(self, is_test, groups, val, rng):
         rest, test = np.flatnonzero(~is_test), np.flatnonzero(is_test)
         if val == 0:
             return Split(rest, rest[:0], test)
         is_val = _deal(self.labels[rest], None if groups is None else groups[rest], [1 - val, val], rng) == 1
         return Split(rest[~is_val], rest[is_val], test)
+
+    def _warn_of_absent_classes(self, split):
+        for name, rows in zip(Split._fields, split, strict=True):
+            absent = (np.bincount(self.labels[rows], minlength=len(self.class_names)) == 0) & (self.class_counts > 0)
+            if len(rows) and absent.any():
+                names = ", ".join(str(self.class_names[k]) for k in np.flatnonzero(absent))
+                warnings.warn(
+                    f"the {name} part has no example of {names}: what is not seen there is not "
+                    f"{'learnt' if name == 'train' else 'judged'}. Try another seed, a larger share, or more groups",
+                    stacklevel=3,
+                )
+
+
+def _as_labels(labels):
+    """(N,) int64 from integers or booleans in a sequence, an array or a tensor."""
+    if hasattr(labels, "detach"):  # a tensor, on whatever device
+        labels = labels.detach().cpu()
+    try:
+        array = np.asarray(labels)
+    except ValueError:
+        raise ValueError("labels must be N integers, got rows of several lengths: one class for each example") from None
+    if array.ndim == 1 and array.dtype.kind in "iub":
+        return array.astype(np.int64)
+    remedy = "number the classes from 0"
+    if array.ndim == 2:
+        remedy = "take labels.argmax(1) of one-hot rows, labels.ravel() of a column"
+    elif array.dtype.kind == "f":
+        remedy = "labels.astype(int), if they are whole numbers"
+    got = f", such as {array.flat[0]!r}" if array.size else ""
+    raise ValueError(f"labels must be N integers, got shape {array.shape} of {array.dtype}{got}: {remedy}")
+
+
+def _as_groups(groups):
+    groups = np.asarray(groups)
+    if groups.ndim != 1:
+        raise ValueError(f"groups must be N values, got shape {groups.shape}: groups.ravel() of a column")
+    unknown = [i for i, group in enumerate(groups.tolist()) if group is None or group != group]
+    if unknown:
+        raise ValueError(
+            f"groups: example {unknown[0]} has {groups[unknown[0]]!r} ({len(unknown)} such): "
+            "give each a group, one of its own where it belongs to no other"
+        )
+    return groups
+
+
+def _check_share(name, share, least=None):
+    if not isinstance(share, Real) or isinstance(share, bool):
+        raise TypeError(f"{name} must be a share of the examples, a number such as 0.25, got {share!r}")
+    if not (0 < share < 1 or share == least):
+        raise ValueError(
+            f"{name} must be a share of the examples above 0 and below 1, got {share!r}: 0.25 is a quarter"
+        )
+
+
+def _generator(seed):
+    if not isinstance(seed, Integral) or seed < 0:
+        raise ValueError(
+            f"seed must be a whole number of at least 0, got {seed!r}: without one no split is found again"
+        )
+    return np.random.default_rng(int(seed))
 
 
 def _deal(labels, groups, shares, rng, draws=100):
@@ -169,40 +335,56 @@ def _deal(labels, groups, shares, rng, draws=100):
     Groups are dealt at random ``draws`` times and the deal closest to the wanted class counts is kept. scikit-learn's
     StratifiedGroupKFold places groups of extreme class balance first whatever the seed, so that some panels would
     be tested together in every repeat.
+
+    Raises:
+        ValueError: fewer groups, or examples, than parts, or a share too small for one example.
     """
-    if min(shares) <= 0:
-        raise ValueError(f"a share of the examples must be above 0 and below 1, got {min(shares):g}")
     edges = np.cumsum(shares)[:-1]
+    if groups is not None:
+        return _deal_groups(labels, groups, shares, edges, rng, draws)
+
     part = np.empty(len(labels), dtype=np.int64)
-    if groups is None:
-        for label in np.unique(labels):
-            rows = rng.permutation(np.flatnonzero(labels == label))
-            part[rows] = np.searchsorted(edges, (np.arange(len(rows)) + 0.5) / len(rows))
-    else:
-        names, group = np.unique(groups, return_inverse=True)
-        if len(names) < len(shares):
-            raise ValueError(f"{len(names)} groups cannot be dealt to {len(shares)} parts: at least one each is needed")
-        counts = np.zeros((len(names), labels.max() + 1))  # of each class in each group
-        np.add.at(counts, (group, labels), 1)
-        wanted = np.outer(shares, counts.sum(0))
-        best = np.inf
-        for _ in range(draws):
-            order = rng.permutation(len(names))
-            size = counts[order].sum(1)
-            part_of = np.empty(len(names), dtype=np.int64)
-            part_of[order] = np.searchsorted(edges, (np.cumsum(size) - size / 2) / size.sum())
-            dealt = np.zeros_like(wanted)
-            np.add.at(dealt, part_of, counts)
-            miss = np.abs(dealt - wanted).sum()
-            if miss < best and len(np.unique(part_of)) == len(shares):
-                best, part = miss, part_of[group]
-        if best == np.inf:
-            raise ValueError(
-                f"no deal of {len(names)} groups to shares {shares} gives every part a group; ask for fewer parts"
-            )
+    rows_of = [rng.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)]
+    for rows in rows_of:
+        part[rows] = np.searchsorted(edges, (np.arange(len(rows)) + 0.5) / len(rows))
+    if len(set(shares)) == 1 and len(labels) >= len(shares) > len(np.unique(part)):
+        part[np.concatenate(rows_of)] = np.arange(len(labels)) % len(shares)  # classes smaller than the number of folds
     if len(np.unique(part)) < len(shares):
         raise ValueError(f"{len(labels)} examples are too few for shares {shares}: a part is left empty")
     return part
+
+
+def _deal_groups(labels, groups, shares, edges, rng, draws):
+    names, group = np.unique(groups, return_inverse=True)
+    if len(names) < len(shares):
+        raise ValueError(f"{len(names)} groups cannot be dealt to {len(shares)} parts: at least one each is needed")
+    counts = np.zeros((len(names), labels.max() + 1))  # of each class in each group
+    np.add.at(counts, (group, labels), 1)
+    wanted = np.outer(shares, counts.sum(0))
+
+    # The best of many random deals
+    best, part = np.inf, None
+    for _ in range(draws):
+        order = rng.permutation(len(names))
+        size = counts[order].sum(1)
+        part_of = np.empty(len(names), dtype=np.int64)
+        part_of[order] = np.searchsorted(edges, (np.cumsum(size) - size / 2) / size.sum())
+        dealt = np.zeros_like(wanted)
+        np.add.at(dealt, part_of, counts)
+        miss = np.abs(dealt - wanted).sum()
+        if miss < best and len(np.unique(part_of)) == len(shares):
+            best, part = miss, part_of[group]
+    if part is not None:
+        return part
+
+    # A few groups so large that each deal left a part empty: the largest first, each to where most is lacking
+    size, part_of, lacking = counts.sum(1), np.empty(len(names), dtype=np.int64), wanted.sum(1)
+    order = rng.permutation(len(names))
+    for left, g in zip(range(len(names), 0, -1), order[np.argsort(-size[order], kind="stable")], strict=True):
+        empty = lacking == wanted.sum(1)
+        part_of[g] = np.where(empty | (left > empty.sum()), lacking, -np.inf).argmax()
+        lacking[part_of[g]] -= size[g]
+    return part_of[group]
 
 
 def solar_cells(size=160):
@@ -234,7 +416,7 @@ def solar_cells(size=160):
     if spec is None:
         raise ModuleNotFoundError("the solar cells come with a package of their own: pip install 'tlbook[course]'")
     home = Path(spec.origin).parent / "data"
-    rows = [line.split() for line in (home / "labels.csv").read_text().splitlines()]
+    rows = [line.split() for line in (home / "labels.csv").read_text(encoding="utf-8").splitlines()]
     stored = cache.folder() / f"solar_cells_{importlib.metadata.version('elpv-dataset')}_{int(size)}.npy"
     if not stored.exists():
         with cache.atomic(stored) as part:
@@ -269,21 +451,27 @@ def _store_images(paths, size, target):
 def image_folder(path, *, groups=None, on_error="raise"):
     """Take a folder that holds a folder of images for each class, however deep they lie in it.
 
+    A folder that holds the parts of a split, such as ``{train,val,test}/{cat,dog}``, is taken as what it is: the
+    classes are the inner folders, and ``columns["part"]`` holds "train", "val" or "test", for `Dataset.split` with
+    ``by="given"``.
+
     Every image is decoded once now, to find broken ones before anything is computed, and again whenever it is asked
     for: memory holds only the paths. Inputs are PIL images, RGB and upright (see `tlbook.images.to_rgb`).
 
     Args:
-        path: the folder. Hidden files and what file managers leave are passed over.
+        path: the folder. Links are followed; hidden files and what file managers leave are passed over.
         groups: what belongs together and must not be separated (patients, days, cameras): a function of an image's path
             below the folder, such as "cats/17/3.jpg", or a CSV file with the columns path and group.
         on_error: "raise", or "skip": go on without broken images, files that are no images and classes of fewer than
             `FEWEST` images, with a warning that counts them.
 
     Returns:
-        Dataset; ``columns``: path (below the folder) and bits, the `tlbook.images.difference_hash`.
+        Dataset; ``columns``: path (below the folder), bits, the `tlbook.images.difference_hash`, and part where the
+        folder holds the parts of a split.
 
     Raises:
-        FileNotFoundError: no such folder. ValueError: fewer than two classes, or what "skip" would skip, listed.
+        FileNotFoundError: no such folder. ValueError: fewer than two classes, parts of a split with other classes or
+            beside other folders, or what "skip" would skip, listed.
 
     >>> data = image_folder("photographs")  # doctest: +SKIP
     """
@@ -292,44 +480,103 @@ def image_folder(path, *, groups=None, on_error="raise"):
         raise ValueError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is not a folder: give one that holds a folder of images for each class")
-    folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-    found, strays = images.find(root)
-    loose = [f for f in found if f.parent == root]
-    bits, problems = images.check([f for f in found if f.parent != root])
-    problems += [f"{f} is not an image" for f in strays] + [f"{f} is in no class's folder" for f in loose]
-    of_class = {folder.name: [] for folder in folders}
+
+    # Where the classes are, and which files are of one
+    folders = _folders_in(root)
+    part_of = _parts_of_a_split(root, folders)
+    level = 1 if part_of else 0
+    classes = _folders_in(folders[0]) if part_of else folders
+    found, others = images.find(root)
+    place = {f: f.relative_to(root).parts for f in found}
+    loose = [f for f in found if len(place[f]) < level + 2]
+    bits, problems = images.check([f for f in found if len(place[f]) >= level + 2])
+    of_class = {folder.name: [] for folder in classes}
     for f in bits:
-        of_class[f.relative_to(root).parts[0]].append(f)
+        of_class[place[f][level]].append(f)
+
+    # What cannot be used: raise or skip
+    problems += [f"{f} {why}" for f, why in others.items()] + [f"{f} is in no class's folder" for f in loose]
     problems += [
-        f"{root / name} has {len(files)} usable images, fewer than {FEWEST}"
+        f"{root / ('*' if part_of else '') / name} has {len(files)} usable images, fewer than {FEWEST}"
         for name, files in of_class.items()
         if len(files) < FEWEST
     ]
-    if problems:
-        listed = "\n  ".join([*problems[:20], *([f"… and {len(problems) - 20} more"] if len(problems) > 20 else [])])
-        if on_error == "raise":
-            raise ValueError(
-                f"{len(problems)} problems in {root}:\n  {listed}\nMend or remove them, or pass on_error='skip'"
-            )
-        warnings.warn(f"{len(problems)} problems in {root} passed over:\n  {listed}", stacklevel=2)
+    _raise_or_warn(root, problems, on_error)
     of_class = {name: files for name, files in of_class.items() if len(files) >= FEWEST}
     if len(of_class) < 2:
         raise ValueError(
             f"{root} has {len(of_class)} classes with images ({', '.join(of_class) or 'none'}), and a classifier needs "
             "at least two: put the images of each class in a folder of its own"
         )
+
     files = [f for of in of_class.values() for f in of]
+    columns = {
+        "path": np.array([f.relative_to(root).as_posix() for f in files]),
+        "bits": np.array([bits[f] for f in files]),
+    }
+    if part_of:
+        columns["part"] = np.array([part_of[place[f][0]] for f in files])
     return Dataset(
         inputs=images.Files(files),
         labels=np.repeat(np.arange(len(of_class)), [len(of) for of in of_class.values()]),
-        class_names=tuple(of_class),
+        class_names=tuple(name.encode("utf-8", "backslashreplace").decode() for name in of_class),  # can be printed
         groups=None if groups is None else images.groups_of(files, root, groups),
-        columns={
-            "path": np.array([f.relative_to(root).as_posix() for f in files]),
-            "bits": np.array([bits[f] for f in files]),
-        },
+        columns=columns,
         name=root.resolve().name,
     )
+
+
+def _folders_in(folder):
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not images.is_clutter(p.name))
+
+
+def _parts_of_a_split(root, folders):
+    """{name of a folder: "train", "val" or "test"} where these are the parts of a split; {} where they are classes.
+
+    Raises:
+        ValueError: it cannot be told, or the parts hold folders of other names.
+    """
+    named = [folder for folder in folders if folder.name.lower() in PARTS]
+    inner = {folder.name: [p.name for p in _folders_in(folder)] for folder in named}
+    names = ", ".join(inner)
+    if len(named) < len(folders):
+        beside = ", ".join(folder.name for folder in folders if folder not in named)
+        if len(named) > 1 and any(inner.values()) and len(set(map(tuple, inner.values()))) == 1:
+            raise ValueError(
+                f"{root} holds what looks like the parts of a split ({names}, each with the folders "
+                f"{', '.join(inner[named[0].name])}) beside {beside}: move one or the other elsewhere, "
+                f"or rename {names} if these are classes"
+            )
+        return {}
+    if not named:
+        return {}
+    remedy = f"If {names} are classes and no parts of a split, rename them, such as to class_{named[0].name}"
+    if not any(inner.values()):
+        raise ValueError(
+            f"{root} holds {names}, which are names of the parts of a split, and in them no folder for each class: put "
+            f"the images of each class in a folder of its own there. {remedy}"
+        )
+    for name, classes in inner.items():
+        if classes != inner[named[0].name]:
+            raise ValueError(
+                f"the parts of a split must hold the same classes, but {root / named[0].name} has "
+                f"{inner[named[0].name]} and {root / name} has {classes}. {remedy}"
+            )
+    part_of = {name: PARTS[name.lower()] for name in inner}
+    if len(set(part_of.values())) < len(part_of):
+        raise ValueError(f"{root} holds {names}, and two of these are one part of a split: put them together. {remedy}")
+    return part_of
+
+
+def _raise_or_warn(root, problems, on_error):
+    if not problems:
+        return
+    listed = "\n  ".join([*problems[:20], *([f"… and {len(problems) - 20} more"] if len(problems) > 20 else [])])
+    if on_error == "raise":
+        raise ValueError(
+            f"{len(problems)} problems in {root}:\n  {listed}\nMend or remove them, or pass on_error='skip'"
+        )
+    warnings.warn(f"{len(problems)} problems in {root} passed over:\n  {listed}", stacklevel=3)
 
 
 def near_duplicates(data, split, distance=4):
@@ -364,7 +611,7 @@ def from_dataset(dataset, *, class_names=None, groups=None, name=None, fingerpri
         fingerprint: a string that stands for the inputs; without it they are read through once to cache features.
 
     Raises:
-        ValueError: a label that is not an integer, or outside the classes.
+        TypeError: no such data set. ValueError: an empty one, a label that is not an integer, or outside the classes.
 
     >>> from_dataset([("good", 1), ("bad", 0), ("fine", 1)], class_names=("negative", "positive"))
     Dataset 'list': 3 examples (negative 1, positive 2)
@@ -372,14 +619,10 @@ def from_dataset(dataset, *, class_names=None, groups=None, name=None, fingerpri
     >>> root = os.environ.get("TLBOOK_MIRROR", "data")
     >>> clothes = from_dataset(torchvision.datasets.FashionMNIST(root, download=True))  # doctest: +SKIP
     """
-    targets = getattr(dataset, "targets", None)  # torchvision's name: labels without decoding the images
-    if targets is None or getattr(dataset, "target_transform", None) is not None:
-        targets = [dataset[i][1] for i in range(len(dataset))]
-    labels = np.asarray(targets)
-    if class_names is None and labels.dtype.kind not in "iu":
-        raise ValueError(f"labels must be N integers, got {labels.dtype}: number the classes from 0")
+    _check_is_map_style(dataset)
+    labels = _labels_of(dataset)
     if class_names is None:
-        class_names = getattr(dataset, "classes", None) or [str(k) for k in range(int(labels.max(initial=0)) + 1)]
+        class_names = getattr(dataset, "classes", None) or [str(k) for k in range(int(_as_labels(labels).max()) + 1)]
     return Dataset(
         inputs=_Inputs(dataset, fingerprint),
         labels=labels,
@@ -389,8 +632,44 @@ def from_dataset(dataset, *, class_names=None, groups=None, name=None, fingerpri
     )
 
 
+def _check_is_map_style(dataset):
+    from torch.utils.data import DataLoader
+
+    kind = type(dataset).__name__
+    if isinstance(dataset, DataLoader):
+        raise TypeError(f"dataset must give one example at a time, got a {kind} of batches: pass its .dataset")
+    if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
+        raise TypeError(
+            f"dataset must have len() and dataset[i], got a {kind}: pass list({kind}), if it fits in memory"
+        )
+    if not len(dataset):
+        raise ValueError(f"dataset is empty: the {kind} has no examples")
+    if isinstance(dataset, (str, dict)) or not isinstance(first := dataset[0], (tuple, list)) or len(first) < 2:
+        got = kind if isinstance(dataset, (str, dict)) else f"a {type(first).__name__}"
+        raise TypeError(f"dataset[0] must be a pair (input, label), got {got}: pass a list of such pairs")
+
+
+def _labels_of(dataset):
+    """The label of each example: ``dataset.targets`` where some of them agree with ``dataset[i]``, or one by one."""
+
+    def label(i):
+        y = dataset[i][1]
+        return y.item() if hasattr(y, "item") and np.ndim(y) == 0 else y  # of a tensor or array without dimensions
+
+    targets = getattr(dataset, "targets", None)  # torchvision's name: labels without decoding the images
+    if targets is not None and getattr(dataset, "target_transform", None) is None and len(targets) == len(dataset):
+        targets = _as_labels(targets)
+        spread = np.linspace(0, len(targets) - 1, 8).astype(int)
+        of_each_class = np.unique(targets, return_index=True)[1]
+        if all(label(int(i)) == targets[i] for i in np.union1d(spread, of_each_class)):
+            return targets
+    return [label(i) for i in range(len(dataset))]
+
+
 class _Tensors:
     """Rows of a uint8 array, as tensors."""
+
+    reads_in_parallel = True
 
     def __init__(self, array):
         self.array = array
@@ -413,6 +692,10 @@ class _Picked:
     def __init__(self, inputs, index):
         self.inputs, self.index = inputs, index
 
+    @property
+    def reads_in_parallel(self):
+        return _reads_in_parallel(self.inputs)
+
     def __len__(self):
         return len(self.index)
 
@@ -428,6 +711,12 @@ class _Inputs:
         if stands_for is not None:
             self.fingerprint = lambda: hashlib.sha256(stands_for.encode()).hexdigest()
 
+    @property
+    def reads_in_parallel(self):
+        if type(self.dataset) in (list, tuple):
+            return all(_is_in_memory(pair[0]) for pair in self.dataset)
+        return _is_torchvisions_own(self.dataset)
+
     def __len__(self):
         return len(self.dataset)
 
@@ -437,14 +726,59 @@ class _Inputs:
         return self.dataset[i][0]
 
 
-def _content(x):
-    """The bytes that make up an input, with its type and shape."""
+def _reads_in_parallel(inputs):
+    if type(inputs) in (list, tuple):
+        return all(map(_is_in_memory, inputs))
+    return _is_in_memory(inputs) or getattr(inputs, "reads_in_parallel", False) is True
+
+
+def _is_in_memory(x):
+    """Whether reading this does nothing to it: text, numbers, tensors, arrays, images that were read whole."""
     import torch
+    from PIL import Image
+
+    if isinstance(x, Image.Image):
+        return images.may_be_shared(x)
+    if isinstance(x, np.ndarray):
+        return not x.dtype.hasobject
+    return isinstance(x, (str, bytes, Real, np.generic, torch.Tensor))
+
+
+def _is_torchvisions_own(dataset):
+    """Whether this is an ImageFolder or DatasetFolder, or a part of one, with nothing of anybody else's in it."""
+    from torch.utils.data import Subset
+    from torchvision.datasets import DatasetFolder, ImageFolder
+    from torchvision.datasets.folder import default_loader
+
+    if type(dataset) is Subset:
+        return _is_torchvisions_own(dataset.dataset)
+    plain = type(dataset) in (ImageFolder, DatasetFolder) and dataset.loader is default_loader
+    return plain and dataset.transforms is None
+
+
+def _content(x):
+    """The bytes that make up an input, with its type and shape; of an image also what decides its colours.
+
+    Raises:
+        TypeError: an input whose bytes are not known.
+    """
+    import torch
+    from PIL import Image
 
     if isinstance(x, str):
-        return b"str" + x.encode() + b"\0"
+        return b"str" + x.encode("utf-8", "surrogatepass") + b"\0"
+    if isinstance(x, (list, tuple, dict)):
+        parts = [part for item in x.items() for part in item] if isinstance(x, dict) else x
+        return f"{type(x).__name__}{len(x)}".encode() + b"".join(map(_content, parts))
+    if isinstance(x, Image.Image):  # palette, transparency and orientation are not among the pixels as they are stored
+        return x.mode.encode() + _content(np.asarray(x)) + _content(np.asarray(images.to_rgb(x)))
     if isinstance(x, torch.Tensor):
-        x = x.cpu().numpy()
-    kind = getattr(x, "mode", "")  # PIL
-    x = np.ascontiguousarray(x)
-    return f"{kind}{x.dtype}{x.shape}".encode() + x.tobytes()
+        x = x.detach().cpu().contiguous()
+        return f"{x.dtype}{tuple(x.shape)}".encode() + x.reshape(-1).view(torch.uint8).numpy().tobytes()
+    array = np.ascontiguousarray(x)
+    if array.dtype.hasobject:
+        raise TypeError(
+            f"inputs of type {type(x).__name__} have no bytes to tell a changed one by: pass from_dataset(…, "
+            "fingerprint='a name for these inputs'), or extract with cache=False"
+        )
+    return f"{array.dtype}{array.shape}".encode() + array.tobytes()

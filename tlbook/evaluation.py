@@ -34,6 +34,12 @@ class Evaluation:
     groups: np.ndarray | None = field(repr=False)
     sample_weight: np.ndarray = field(repr=False)
 
+    @property
+    def absent(self):
+        """The classes, 0 … K − 1, of which no example was scored: the scores say nothing of them."""
+        scored = np.bincount(self.labels, self.sample_weight, self.probabilities.shape[1])
+        return np.flatnonzero(scored == 0).tolist()
+
     def __repr__(self):
         units = "" if self.groups is None else f" in {len(np.unique(self.groups))} groups"
         lines = [
@@ -45,6 +51,9 @@ class Evaluation:
             lines.append(f"{metric.replace('_', ' '):<18} {getattr(self, metric):.3f}  [{low:.3f}, {high:.3f}]{beside}")
         if not np.isnan(self.within_group_auc):
             lines.append(f"{'within-group AUC':<18} {self.within_group_auc:.3f}")
+        if self.absent:
+            classes = ", ".join(map(str, self.absent[:10])) + (" …" if len(self.absent) > 10 else "")
+            lines.append(f"No example of class {classes} was scored: these scores say nothing of it")
         return "\n".join(lines)
 
 

@@ -221,9 +221,7 @@ def _minimise(run):
         for epoch in run.epochs_left():
             run.begin(epoch)
             for parts, size in run.batches_of(epoch):
-                factor = schedule(run.progress.step, run.steps)
-                for group in run.optimizer.param_groups:
-                    group["lr"] = group["initial_lr"] * factor
+                run.set_rates(schedule(run.progress.step, run.steps))
                 run.note(*_step(run, parts, size), size)
                 bar.update()
                 if run.stopped:

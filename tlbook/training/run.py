@@ -174,7 +174,7 @@ class Run:
         self.key = checkpoints.key_of(self) if checkpoint is not None else None
         self.progress, self.best, self.saved, self.stopped = Progress(), None, None, ""
         self.resume(checkpoints.load(checkpoint, resume, self.key))
-        self.interrupts, self.unchecked, self.last_save = [], [], time.monotonic()
+        self.factor, self.interrupts, self.unchecked, self.last_save = 0.0, [], [], time.monotonic()
 
     def resume(self, found):
         """Go on from what `checkpoints.load` found, if anything."""
@@ -253,6 +253,12 @@ class Run:
                 torch.manual_seed(seed_of(self.settings.seed, self.progress.step, self.processes.rank))
                 yield ((rows, next(inputs)) for rows, _ in parts), size
 
+    def set_rates(self, factor):
+        """Multiply every group's learning rate by the schedule's ``factor``."""
+        self.factor = factor
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+
     def forward(self, inputs):
         """Logits of a batch, float32."""
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
@@ -290,7 +296,7 @@ class Run:
 
     def _diverge(self, problem, step):
         """Stop with the best weights so far; an error where there are none that anything has trained."""
-        lr = self.settings.lr
+        lr = self.settings.lr * (self.factor or 1.0)
         advice = f"try lr={lr / 10:.1g}" + (", precision='float32'" if self.dtype != torch.float32 else "")
         self.stopped = (
             f"{problem} at step {step}, with the learning rate {lr:.3g}: {advice}, clip=1.0, and look at the inputs, "
@@ -305,11 +311,10 @@ class Run:
         p = self._probabilities(val)
         if not np.isfinite(p).all():
             return self._diverge("the output for a validation example is not finite", now.step)
-        rate = max(group["lr"] for group in self.optimizer.param_groups if group["stage"] != "head") if epoch else 0.0
         row = {
             "epoch": epoch,
             "stages": len(self.plan[max(0, epoch - 1)]),
-            "lr": rate,
+            "lr": self.settings.lr * self.factor if epoch else 0.0,
             "train loss": now.loss / len(self.split.train) if epoch else math.nan,
             "val loss": math.nan,
             "val AUC": math.nan,

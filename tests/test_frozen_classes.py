@@ -13,7 +13,7 @@ from torch import nn
 
 import tlbook as tl
 from tlbook import lora
-from tlbook.parameters import hold, is_frozen
+from tlbook.training.trainable import is_frozen, keep_in_eval
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_a_frozen_layer_with_lora_can_be_sent(backbone):
 
 def test_another_process_can_be_given_a_frozen_model():
     model = nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 2))
-    hold(model[0])
+    keep_in_eval(model[0])
     program = "import pickle, sys; m = pickle.load(sys.stdin.buffer).train(); print(m[0].training, m[1].training)"
     done = subprocess.run([sys.executable, "-c", program], input=pickle.dumps(model), capture_output=True, check=True)
     assert done.stdout.split() == [b"False", b"True"]
@@ -72,7 +72,7 @@ class Abstract(nn.Module, abc.ABC):
 
 def test_a_module_with_its_own_metaclass_and_state_can_be_frozen_and_sent():
     module = Abstract()
-    hold(module)
+    keep_in_eval(module)
     again = pickle.loads(pickle.dumps(module)).train()
     assert again.sent and isinstance(again, Abstract) and not again.training
 
