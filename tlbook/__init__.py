@@ -37,7 +37,7 @@ _HOME = {  # public name -> the module that defines it
     "scorecard": "score_card",
     "doctor": "course",
 }
-_MODULES = ("cache", "data", "device", "exercises", "fine_tuning", "lora", "plots", "recipes", "widgets")
+_MODULES = ("cache", "data", "device", "exercises", "fine_tuning", "lora", "plots", "ranking", "recipes", "widgets")
 
 __all__ = [*_HOME, *_MODULES]
 
