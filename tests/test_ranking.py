@@ -71,6 +71,33 @@ def test_a_rotation_a_factor_and_the_order_of_examples_change_no_score(score, sh
         assert score(other, labels) == pytest.approx(score(X, y), abs=1e-9)
 
 
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("score", [tl.ranking.logme, tl.ranking.h_score])
+@pytest.mark.parametrize("smallest", [1, 1e-3, 1e-4, 1e-6, 1e-10])
+def test_features_of_very_unequal_size_are_scored_as_carefully_as_need_be(score, smallest, shape, monkeypatch):
+    X, y = example(*shape, signal=0.2)
+    X = X * np.geomspace(1, smallest, X.shape[1])
+    found = score(X, y)
+    monkeypatch.setattr(tl.ranking, "SAFE", np.inf)  # never by the Gram matrix
+    assert found == pytest.approx(score(X, y), abs=1e-7)
+
+
+def test_labels_that_the_features_nearly_give_are_scored_exactly():
+    X, y = example(60, 7)
+    noise = np.random.default_rng(1).normal(size=(60, 3))
+    for error in (1e-3, 1e-5, 1e-7):
+        near = np.hstack([X, np.eye(3)[y] + error * noise])
+        U, S, _ = np.linalg.svd(near, full_matrices=False)
+        t = np.linspace(-80, 10, 90_001)[:, None]
+        share = 1 / (1 + S**2 * np.exp(-t))
+        by_class = []
+        for target in np.eye(3)[y].T:
+            z = U.T @ target
+            misfit = share @ z**2 + ((target - U @ z) ** 2).sum()
+            by_class.append((-30 * (np.log(2 * np.pi * misfit / 60) + 1) + np.log(share).sum(1) / 2).max() / 60)
+        assert tl.ranking.logme(near, y) == pytest.approx(np.mean(by_class), abs=1e-6)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 12), st.integers(0, 8), st.floats(0, 25))
 def test_the_search_finds_the_highest_of_several_peaks(seed, k, more, spread):
@@ -89,16 +116,22 @@ def test_the_search_finds_the_highest_of_several_peaks(seed, k, more, spread):
 
 def test_two_peaks_that_nearly_tie_are_told_apart():
     sigma, rest, N = torch.tensor([1e6, 1.0]).double(), torch.tensor([1e-3]).double(), 4
-    t = torch.linspace(-40, 40, 400_001).double()[:, None]
+    t = torch.linspace(-10, 10, 40_001).double()[:, None]
     share = (t - sigma.log()).sigmoid()
 
     def profile(weight):
         misfit = share @ torch.tensor([1e2, weight]).double() + rest
         return -N / 2 * ((2 * math.pi * misfit / N).log() + 1) + share.log().sum(1) / 2
 
-    for weight in np.geomspace(1e-4, 1e2, 61):
+    for weight in np.geomspace(8e-3, 1.3e-2, 101):
         z2 = torch.tensor([[1e2], [weight]]).double()
         assert _max_evidence(sigma, z2, rest, N).item() == pytest.approx(profile(weight).max().item(), abs=1e-6)
+
+
+def test_features_without_a_signal_have_the_evidence_of_noise_alone():
+    X, y = example(60, 7)
+    X -= np.stack([X[y == k].mean(0) for k in y])  # now XᵀY = 0
+    assert tl.ranking.logme(X, y) == pytest.approx(-(np.log(2 * np.pi / 3) + 1) / 2, abs=1e-9)
 
 
 def test_features_that_give_a_class_without_error_have_unbounded_evidence():
@@ -132,7 +165,7 @@ def test_constant_and_repeated_features_break_no_score(shape):
     if len(X) > constant.shape[1]:
         assert tl.ranking.h_score(constant, y) == pytest.approx(brute_h_score(X, y), abs=1e-8)
         assert tl.ranking.h_score(np.hstack([X, X]), y) > 0
-    nothing = np.full(X.shape, 0.1)
+    nothing = np.tile(np.linspace(0.1, 1 / 3, X.shape[1]), (len(X), 1))
     assert tl.ranking.h_score(nothing, y) == 0
     assert tl.ranking.logme(0 * X, y) == pytest.approx(
         np.mean([-(np.log(2 * np.pi * np.mean(y == k)) + 1) / 2 for k in range(3)])

@@ -26,6 +26,7 @@ from torch.nn.functional import logsigmoid, one_hot
 from tlbook import device
 
 EPS = torch.finfo(torch.float64).eps
+SAFE = 1e-9  # of the largest: what a sum of squares in float64 still resolves to seven digits
 
 
 def logme(X, y):
@@ -69,33 +70,40 @@ def logme(X, y):
 
 
 def _spectrum(X, Y):
-    """Squared singular values σ (k,) of X, squared coordinates (k, K) of Y along them, and what is left of Y: (K,).
-
-    The triangle of [X Y] = Q R holds all three, so that nothing of size N is decomposed, squared or subtracted.
-    """
+    """Squared singular values σ (k,) of X, squared coordinates (k, K) of Y along them, and what is left of Y: (K,)."""
     N, D = X.shape
+
+    # 1) the Gram matrix, twice as fast, where squaring X and subtracting from |Y|² leave seven digits
+    sigma, V = torch.linalg.eigh(X.T @ X if N > D else X @ X.T)
+    if sigma[0] > SAFE * sigma[-1]:
+        z2 = (V.T @ (X.T @ Y)) ** 2 / sigma[:, None] if N > D else (V.T @ Y) ** 2
+        rest = (Y**2).sum(0) - z2.sum(0) if N > D else torch.zeros_like(Y[0])
+        if N <= D or (rest > SAFE * (Y**2).sum(0)).all():
+            return sigma.flip(0), z2.flip(0), rest
+
+    # 2) else the triangle of [X Y] = Q R, which holds all three without a square or a difference
     if N > D:
         R = torch.linalg.qr(torch.cat([X, Y], dim=1), mode="r").R
-        square, Y, outside = R[:D, :D], R[:D, D:], (R[D:, D:] ** 2).sum(0)
+        square, Y, rest = R[:D, :D], R[:D, D:], (R[D:, D:] ** 2).sum(0)
     else:
-        square, outside = torch.linalg.qr(X.T, mode="r").R.T, torch.zeros_like(Y[0])
+        square, rest = torch.linalg.qr(X.T, mode="r").R.T, torch.zeros_like(Y[0])
     U, S, _ = torch.linalg.svd(square)
     z2 = (U.T @ Y) ** 2
     rank = int((S > S[0] * max(N, D) * EPS).sum())
-    return S[:rank] ** 2, z2[:rank], outside + z2[rank:].sum(0)
+    return S[:rank] ** 2, z2[:rank], rest + z2[rank:].sum(0)
 
 
 def _max_evidence(sigma, z2, rest, N):
-    """(K,) largest log evidence over t = log λ: every falling zero of its derivative, or an end of the range.
+    """(K,) largest log evidence over t = log λ: at a falling zero of its slope (there can be several), or at λ → 0.
 
-    The terms are logistic functions of t, which change little within a quarter; they are at their limits at both ends.
+    Its terms are logistic functions of t, which change little within a quarter and are at their limits at both ends.
     """
     first, last = (math.log(s) for s in (sigma[-1], sigma[0])) if len(sigma) else (0.0, 0.0)
     grid = torch.arange(first - 80, last + 40, 0.25, dtype=torch.float64, device=rest.device)
     value, slope = _evidence(grid, sigma, lambda a: a @ z2, rest, N)  # (T, K)
-    best = torch.maximum(value[0], value[-1])
+    at_zero = value[0]
 
-    # bisect the derivative between neighbours on the grid where it falls through 0 (by more than rounding)
+    # bisect the derivative between neighbours on the grid where it falls to 0; no signal: where only rounding is left
     rising = slope > 1e-13 * N
     j, c = (rising[:-1] & ~rising[1:]).nonzero(as_tuple=True)
     low, high = grid[j], grid[j + 1]
@@ -103,7 +111,7 @@ def _max_evidence(sigma, z2, rest, N):
         middle = (low + high) / 2
         value, slope = _evidence(middle, sigma, lambda a: (a * z2.T[c]).sum(1, keepdim=True), rest[c, None], N)
         low, high = torch.where(slope[:, 0] > 0, middle, low), torch.where(slope[:, 0] > 0, high, middle)
-    return best.scatter_reduce(0, c, value[:, 0], "amax")
+    return at_zero.scatter_reduce(0, c, value[:, 0], "amax")
 
 
 def _evidence(t, sigma, project, rest, N):
