@@ -100,6 +100,9 @@ if __name__ == "__main__":
         "commit": commit,
         "date": date.today().isoformat(),
         "hardware": f"{processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads used",
+        "load average": os.getloadavg()[0]
+        if hasattr(os, "getloadavg")
+        else None,  # above the cores: shared with others
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
         "size": {"examples": N, "features": D, "classes": K, "runs": RUNS},
         "tlbook": {"seconds": seconds, "all seconds": [s for s, _ in ours], "LogME": value},
