@@ -6,8 +6,8 @@ import pytest
 from typer.testing import CliRunner
 
 import tlbook
-from tlbook import course
 from tlbook.cli import app
+from tlbook.course import doctor
 
 
 def run(*arguments):
@@ -58,7 +58,7 @@ def test_doctor_prints_a_table_or_json():
 
 
 def test_doctor_exits_with_1_when_something_is_missing(monkeypatch):
-    monkeypatch.setitem(course.BUNDLED, "solar cells", "no-such-package")
+    monkeypatch.setitem(doctor.BUNDLED, "solar cells", "no-such-package")
     result = run("doctor")
     assert result.exit_code == 1 and "pip install no-such-package" in result.stdout
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from tlbook import course
+from tlbook.course import doctor, runner
 
 ROOT = Path(__file__).parents[1]
 
@@ -26,7 +26,7 @@ def lessons(tmp_path, make_lesson):
 
 def test_a_run_reports_each_lesson_and_keeps_executed_copies(lessons, tmp_path):
     before = {path: path.read_bytes() for path in lessons.glob("*.ipynb")}
-    rows = course.run_course(lessons, out=tmp_path / "out")
+    rows = runner.run_course(lessons, out=tmp_path / "out")
 
     assert [row["lesson"] for row in rows] == ["00_first", "03_second"]
     assert all(row["headline"] == "AUC .87" for row in rows)  # the last line, not the first
@@ -38,23 +38,23 @@ def test_a_run_reports_each_lesson_and_keeps_executed_copies(lessons, tmp_path):
 
 
 def test_only_the_lessons_asked_for_are_run(lessons, tmp_path):
-    rows = course.run_course(lessons, only=["03"], out=tmp_path / "out")
+    rows = runner.run_course(lessons, only=["03"], out=tmp_path / "out")
     assert [row["lesson"] for row in rows] == ["03_second"]
 
 
 def test_a_lesson_that_does_not_exist_is_named(lessons, tmp_path):
     with pytest.raises(ValueError, match="no lesson 07; there are 00, 03"):
-        course.find_lessons(lessons, ["07"])
+        runner.find_lessons(lessons, ["07"])
     with pytest.raises(FileNotFoundError, match="no lessons in .*empty"):
-        course.find_lessons(tmp_path / "empty")
+        runner.find_lessons(tmp_path / "empty")
 
 
 def test_a_failing_cell_stops_the_course_and_is_named_with_its_source(tmp_path, make_lesson):
     folder, out = tmp_path / "notebooks", tmp_path / "out"
     make_lesson(folder / "00_bad.ipynb", "x = 1", "labels = [7]\nraise KeyError('label 7')", "x = 2")
     make_lesson(folder / "01_never.ipynb")
-    with pytest.raises(course.LessonFailed) as failure:
-        course.run_course(folder, out=out)
+    with pytest.raises(runner.LessonFailed) as failure:
+        runner.run_course(folder, out=out)
 
     message = str(failure.value)
     assert message.startswith("00_bad, cell [3]:\n\n    labels = [7]\n")
@@ -67,8 +67,8 @@ def test_a_failing_cell_stops_the_course_and_is_named_with_its_source(tmp_path, 
 
 def test_a_kernel_that_dies_is_an_error_that_names_the_cell(tmp_path, make_lesson):
     make_lesson(tmp_path / "00_killed.ipynb", "os.kill(os.getpid(), 9)")
-    with pytest.raises(course.LessonFailed, match=r"(?s)cell \[2\].*os\.kill.*kernel ended"):
-        course.run_course(tmp_path, out=tmp_path / "out")
+    with pytest.raises(runner.LessonFailed, match=r"(?s)cell \[2\].*os\.kill.*kernel ended"):
+        runner.run_course(tmp_path, out=tmp_path / "out")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals differ")
@@ -86,17 +86,17 @@ def test_ctrl_c_ends_the_run_and_its_kernel(tmp_path, make_lesson):
     except subprocess.TimeoutExpired:  # seen once: the first was lost
         process.send_signal(signal.SIGINT)
     assert process.wait(timeout=30) != 0
-    assert course.anonymous_memory(int(pid.read_text())) == 0
+    assert runner.anonymous_memory(int(pid.read_text())) == 0
 
 
 def test_executed_copies_hold_no_progress_bars(tmp_path, make_lesson):
     path = make_lesson(tmp_path / "00_bar.ipynb", "from tqdm import tqdm\nfor _ in tqdm(range(3)): pass")
-    course.run_lesson(path, tmp_path / "out" / path.name)
+    runner.run_lesson(path, tmp_path / "out" / path.name)
     assert nbformat.read(tmp_path / "out" / path.name, 4).cells[2].outputs == []
 
 
 def test_refreshing_in_place_stores_outputs_without_timestamps(lessons):
-    course.run_course(lessons, only=["00"], out=lessons)
+    runner.run_course(lessons, only=["00"], out=lessons)
     stored = nbformat.read(lessons / "00_first.ipynb", as_version=4)
     assert stored.cells[-1].outputs and "execution" not in stored.cells[-1].metadata
     assert stored.metadata.kernelspec.name == "python3" and stored.metadata.language_info.name == "python"
@@ -105,8 +105,8 @@ def test_refreshing_in_place_stores_outputs_without_timestamps(lessons):
 def test_refreshing_a_failing_lesson_leaves_it_as_it_was(tmp_path, make_lesson):
     path = make_lesson(tmp_path / "00_bad.ipynb", "1 / 0")
     before = path.read_bytes()
-    with pytest.raises(course.LessonFailed):
-        course.run_course(tmp_path, out=tmp_path)
+    with pytest.raises(runner.LessonFailed):
+        runner.run_course(tmp_path, out=tmp_path)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
@@ -116,24 +116,24 @@ def test_a_lesson_runs_in_this_python_whatever_is_registered_as_python3(tmp_path
     kernel.write_text('{"argv": ["/no/such/python", "{connection_file}"], "display_name": "x", "language": "python"}')
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
     path = make_lesson(tmp_path / "00_a.ipynb", f"import sys\nassert sys.executable == {sys.executable!r}")
-    course.run_lesson(path, tmp_path / "out" / path.name)
+    runner.run_lesson(path, tmp_path / "out" / path.name)
 
 
 @pytest.mark.parametrize("has_proc", [True, False])
 def test_anonymous_memory_sees_what_a_process_holds(has_proc, monkeypatch):
     if not has_proc:
-        monkeypatch.setattr(course.os.path, "exists", lambda path: False)
-    before = course.anonymous_memory(os.getpid())
+        monkeypatch.setattr(runner.os.path, "exists", lambda path: False)
+    before = runner.anonymous_memory(os.getpid())
     held = b"x" * 200_000_000
-    assert course.anonymous_memory(os.getpid()) - before == pytest.approx(len(held), rel=0.05)
+    assert runner.anonymous_memory(os.getpid()) - before == pytest.approx(len(held), rel=0.05)
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    assert course.anonymous_memory(ended.pid) == 0
+    assert runner.anonymous_memory(ended.pid) == 0
 
 
 def test_doctor_names_the_command_that_brings_what_is_missing(monkeypatch):
     assert not any(row["remedy"] for row in course.doctor())
-    monkeypatch.setitem(course.BUNDLED, "solar cells", "no-such-package")
+    monkeypatch.setitem(doctor.BUNDLED, "solar cells", "no-such-package")
     rows = course.doctor()
     assert {
         "what": "solar cells",
@@ -192,7 +192,7 @@ def test_a_killed_run_never_leaves_half_a_copy(tmp_path, make_lesson):
         "notebook = nbformat.read(sys.argv[1], 4); print(flush=True)\n"
         "while True: _write(notebook, sys.argv[2])"
     )
-    course.run_lesson(path, path)
+    runner.run_lesson(path, path)
     copy = tmp_path / "out" / path.name
     for _ in range(50):
         process = subprocess.Popen([sys.executable, "-c", writer, path, copy], stdout=subprocess.PIPE)

@@ -10,7 +10,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from tlbook import course
+from tlbook.course import runner
 
 ROOT = Path(__file__).parents[1]
 LESSONS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -72,7 +72,7 @@ def problems(path):
 def executed(tmp_path_factory, make_lesson):
     """Return a small lesson with its outputs, one of them checked."""
     path = make_lesson(tmp_path_factory.mktemp("lesson") / "00_small.ipynb", f"{MARKER}\nprint('44 panels')")
-    course.run_lesson(path, path)
+    runner.run_lesson(path, path)
     return path
 
 
@@ -239,4 +239,4 @@ def test_a_lesson_runs_with_no_network(which, executed, tmp_path, monkeypatch):
     notebook = nbformat.read(path, as_version=4)
     notebook.cells += [nbformat.v4.new_code_cell(ESCAPES)]
     nbformat.write(notebook, tmp_path / path.name)
-    course.run_lesson(tmp_path / path.name, tmp_path / "out" / path.name)
+    runner.run_lesson(tmp_path / path.name, tmp_path / "out" / path.name)

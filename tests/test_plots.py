@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 import tlbook as tl
-from tlbook import plots, widgets
+from tlbook import plots
+from tlbook.course import widgets
 from tlbook.feature_extraction import Features
 
 

@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 
 import tlbook as tl
-from tlbook import checkpoints
 from tlbook.course.runner import PeakMemory
+from tlbook.training import checkpoints
 
 pytestmark = [pytest.mark.prove, pytest.mark.skipif(os.name == "nt", reason="signals differ")]
 

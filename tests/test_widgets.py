@@ -4,7 +4,7 @@ import torch
 from IPython import display
 
 import tlbook as tl
-from tlbook import widgets
+from tlbook.course import widgets
 
 STAGES = ("stem", "blocks.1")
 
