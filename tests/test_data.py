@@ -87,7 +87,7 @@ def test_no_group_is_on_two_sides_and_every_example_is_on_one(draw):
         try:
             splits = [data.split(seed=seed), *data.folds(3, val=0.3, seed=seed)]
         except ValueError as error:
-            assert "1 groups cannot be dealt to 2 parts" in str(error)  # one group holds nearly all
+            assert "1 groups cannot be divided into 2 parts" in str(error)  # one group holds nearly all
             return
     for split in splits:
         assert sorted(np.concatenate(split)) == list(range(n))
@@ -157,7 +157,7 @@ def test_a_share_of_zero_for_validation_leaves_it_empty(thirty):
         (lambda d: d.split(by="given"), "comes without a split"),
         (lambda d: d.split(test_groups=[2, 77]), r"\[77\] not among"),
         (lambda d: d.split(test_groups=[2], by="random"), "by='group'"),
-        (lambda d: d.folds(11), "10 groups cannot be dealt to 11 parts"),
+        (lambda d: d.folds(11), "10 groups cannot be divided into 11 parts"),
         (lambda d: d.folds(1), "at least 2 folds"),
         (lambda d: d.folds(2.5), "whole number"),
         (lambda d: d.subset(range(3)).split(by="random"), "too few"),
@@ -178,10 +178,10 @@ def test_a_share_that_is_no_number_is_an_error(thirty, shares):
 
 def test_one_group_to_test_on_needs_no_list(thirty):
     assert set(thirty.groups[thirty.split(test_groups=7).test]) == {7}
-    assert len(numbers([0, 1] * 10, ["a", "bc"] * 10).split(test_groups="bc", val=0).test) == 10
+    assert len(numbers([0, 1] * 10, ["a"] * 10 + ["bc"] * 10).split(test_groups="bc", val=0).test) == 10
 
 
-def test_groups_of_very_different_sizes_are_dealt_too():
+def test_groups_of_very_different_sizes_are_divided_too():
     groups = np.repeat(np.arange(5), [90, 4, 3, 2, 1])
     data = numbers([0, 1] * 50, groups)
     for seed in range(5):
@@ -204,10 +204,9 @@ def test_a_class_of_the_fewest_images_is_in_every_part_and_can_be_cross_validate
 
 def test_a_part_without_a_class_is_said():
     data = Dataset(list(range(12)), [0, 1] * 5 + [2, 2], ("a", "b", "rare"), np.repeat(np.arange(6), 2))
-    with pytest.warns(UserWarning, match="the train part has no example of rare: what is not seen there is not learnt"):
-        data.split(test_groups=[5], val=0)
-    with pytest.warns(UserWarning, match="the test part has no example of rare: what is not seen there is not judged"):
-        data.split(test_groups=[0], val=0)
+    for tested, says in ((5, "the train part has no example of rare: .* not learnt"), (0, "test .* not judged")):
+        with pytest.warns(UserWarning, match=says):
+            data.split(test_groups=[tested], val=0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         numbers([0, 1, 3, 3] * 10).split(by="random")  # of class 2 there is none at all
@@ -230,7 +229,7 @@ def test_a_split_that_is_given_is_taken():
         numbers(data.labels, part=np.where(part == "val", "dev", part)).split(by="given")
     with pytest.raises(ValueError, match="leave one of them out"):
         data.split(by="given", test_groups=[1])
-    with pytest.warns(UserWarning, match="the given split separates 2 of 2 groups"):
+    with pytest.warns(UserWarning, match="the given split separates groups .1, such as 1"):
         numbers(data.labels, np.arange(20) % 2, part=part).split(by="given")
 
 

@@ -5,6 +5,8 @@ import types
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pictures import MODES, damaged, in_mode
 from PIL import Image
 
@@ -64,6 +66,17 @@ def test_images_of_one_camera_are_scaled_alike_where_they_use_a_quarter_of_its_r
 def test_numbers_of_any_range_keep_their_order_and_60_levels_or_more(values):
     found = grey_of(values[None])[0]
     assert (np.diff(found) >= 0).all() and len(np.unique(found)) > 60
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.integers(-(2**31), 2**31 - 1), min_size=1).map(np.int32)
+    | st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1).map(np.float32)
+)
+def test_brighter_is_never_shown_darker(values):
+    found = images._to_8_bits(np.sort(values)).astype(int)
+    assert (np.diff(found) >= 0).all()
+    assert np.array_equal(found, images._to_8_bits(np.sort(values)[::-1])[::-1])
 
 
 def test_floats_from_0_to_1_are_white_at_1_and_a_little_overshoot_does_not_darken_them():
@@ -167,7 +180,7 @@ def test_pages_and_frames_beyond_the_first_are_counted_and_said_once(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "given, kind, says",
+    "inputs, kind, says",
     [
         ([], ValueError, "inputs is empty"),
         (None, TypeError, "must be a path, an image or a list of them, got NoneType"),
@@ -175,9 +188,9 @@ def test_pages_and_frames_beyond_the_first_are_counted_and_said_once(tmp_path):
         (3, TypeError, "got int"),
     ],
 )
-def test_what_is_no_image_nor_path_is_an_error(given, kind, says):
+def test_what_is_no_image_nor_path_is_an_error(inputs, kind, says):
     with pytest.raises(kind, match=says):
-        images.inputs_of(given)
+        images.inputs_of(inputs)
 
 
 def test_a_list_may_mix_paths_and_images(folder):

@@ -159,10 +159,11 @@ class Dataset:
                     f"test_groups is {test_groups!r}, but by='given' names the test: leave one of them out"
                 )
             split = self._given(val, rng)
+            self._warn_of_separated_groups(split)
         else:
             groups = self._groups(by)
             if test_groups is None:
-                is_test = _deal(self.labels, groups, [1 - test, test], rng) == 1
+                is_test = _stratified_parts(self.labels, groups, [1 - test, test], rng) == 1
             else:
                 is_test = self._is_among(groups, test_groups)
             split = self._train_val_test(is_test, groups, val, rng)
@@ -181,7 +182,7 @@ class Dataset:
         if not isinstance(repeats, Integral) or repeats < 1:
             raise ValueError(f"repeats must be a whole number of at least 1, got {repeats!r}")
         rng = _generator(seed)
-        parts = [_deal(self.labels, groups, [1 / k] * int(k), rng) for _ in range(repeats)]
+        parts = [_stratified_parts(self.labels, groups, [1 / k] * int(k), rng) for _ in range(repeats)]
         return [self._train_val_test(part == fold, groups, val, rng) for part in parts for fold in range(int(k))]
 
     def _positions(self, index):
@@ -242,22 +243,14 @@ class Dataset:
                     f"the given split of {self.name!r} has no {name} part, only {np.unique(part).tolist()}: add one, "
                     f"use by='random' or 'group'{remedy if 'val' in part else ''}"
                 )
-        if self.groups is not None:
-            parts_of = {}
-            for group, name in zip(self.groups.tolist(), part.tolist(), strict=True):
-                parts_of.setdefault(group, set()).add(name)
-            torn = [group for group, names in parts_of.items() if len(names) > 1]
-            if torn:
-                warnings.warn(
-                    f"the given split separates {len(torn)} of {len(parts_of)} groups, such as {torn[0]!r}: what is "
-                    "tested was partly seen. by='group' keeps them whole",
-                    stacklevel=3,
-                )
         train, given_val, test = (np.flatnonzero(part == name) for name in Split._fields)
         if len(given_val) or val == 0:
             return Split(train, given_val, test)
         is_val = (
-            _deal(self.labels[train], None if self.groups is None else self.groups[train], [1 - val, val], rng) == 1
+            _stratified_parts(
+                self.labels[train], None if self.groups is None else self.groups[train], [1 - val, val], rng
+            )
+            == 1
         )
         return Split(train[~is_val], train[is_val], test)
 
@@ -265,8 +258,22 @@ class Dataset:
         rest, test = np.flatnonzero(~is_test), np.flatnonzero(is_test)
         if val == 0:
             return Split(rest, rest[:0], test)
-        is_val = _deal(self.labels[rest], None if groups is None else groups[rest], [1 - val, val], rng) == 1
+        is_val = (
+            _stratified_parts(self.labels[rest], None if groups is None else groups[rest], [1 - val, val], rng) == 1
+        )
         return Split(rest[~is_val], rest[is_val], test)
+
+    def _warn_of_separated_groups(self, split):
+        if self.groups is None:
+            return
+        seen, tested = (np.unique(self.groups[rows]) for rows in (np.concatenate([split.train, split.val]), split.test))
+        both = np.intersect1d(seen, tested).tolist()
+        if both:
+            warnings.warn(
+                f"the given split separates groups ({len(both)}, such as {both[0]!r}): what is tested was partly seen. "
+                "by='group' keeps them whole",
+                stacklevel=3,
+            )
 
     def _warn_of_absent_classes(self, split):
         for name, rows in zip(Split._fields, split, strict=True):
@@ -329,10 +336,10 @@ def _generator(seed):
     return np.random.default_rng(int(seed))
 
 
-def _deal(labels, groups, shares, rng, draws=100):
+def _stratified_parts(labels, groups, shares, rng, draws=100):
     """(N,) the part 0 … P − 1 of each example; part p gets about ``shares[p]`` of every class, groups stay whole.
 
-    Groups are dealt at random ``draws`` times and the deal closest to the wanted class counts is kept. scikit-learn's
+    Groups are assigned at random ``draws`` times; the draw closest to the wanted class counts is kept. scikit-learn's
     StratifiedGroupKFold places groups of extreme class balance first whatever the seed, so that some panels would
     be tested together in every repeat.
 
@@ -341,7 +348,7 @@ def _deal(labels, groups, shares, rng, draws=100):
     """
     edges = np.cumsum(shares)[:-1]
     if groups is not None:
-        return _deal_groups(labels, groups, shares, edges, rng, draws)
+        return _stratified_group_parts(labels, groups, shares, edges, rng, draws)
 
     part = np.empty(len(labels), dtype=np.int64)
     rows_of = [rng.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)]
@@ -354,30 +361,30 @@ def _deal(labels, groups, shares, rng, draws=100):
     return part
 
 
-def _deal_groups(labels, groups, shares, edges, rng, draws):
+def _stratified_group_parts(labels, groups, shares, edges, rng, draws):
     names, group = np.unique(groups, return_inverse=True)
     if len(names) < len(shares):
-        raise ValueError(f"{len(names)} groups cannot be dealt to {len(shares)} parts: at least one each is needed")
+        raise ValueError(f"{len(names)} groups cannot be divided into {len(shares)} parts: at least one each is needed")
     counts = np.zeros((len(names), labels.max() + 1))  # of each class in each group
     np.add.at(counts, (group, labels), 1)
     wanted = np.outer(shares, counts.sum(0))
 
-    # The best of many random deals
+    # The best of many random draws
     best, part = np.inf, None
     for _ in range(draws):
         order = rng.permutation(len(names))
         size = counts[order].sum(1)
         part_of = np.empty(len(names), dtype=np.int64)
         part_of[order] = np.searchsorted(edges, (np.cumsum(size) - size / 2) / size.sum())
-        dealt = np.zeros_like(wanted)
-        np.add.at(dealt, part_of, counts)
-        miss = np.abs(dealt - wanted).sum()
+        got = np.zeros_like(wanted)
+        np.add.at(got, part_of, counts)
+        miss = np.abs(got - wanted).sum()
         if miss < best and len(np.unique(part_of)) == len(shares):
             best, part = miss, part_of[group]
     if part is not None:
         return part
 
-    # A few groups so large that each deal left a part empty: the largest first, each to where most is lacking
+    # A few groups so large that each draw left a part empty: the largest first, each to where most is lacking
     size, part_of, lacking = counts.sum(1), np.empty(len(names), dtype=np.int64), wanted.sum(1)
     order = rng.permutation(len(names))
     for left, g in zip(range(len(names), 0, -1), order[np.argsort(-size[order], kind="stable")], strict=True):
@@ -481,26 +488,8 @@ def image_folder(path, *, groups=None, on_error="raise"):
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is not a folder: give one that holds a folder of images for each class")
 
-    # Where the classes are, and which files are of one
-    folders = _folders_in(root)
-    part_of = _parts_of_a_split(root, folders)
-    level = 1 if part_of else 0
-    classes = _folders_in(folders[0]) if part_of else folders
-    found, others = images.find(root)
-    place = {f: f.relative_to(root).parts for f in found}
-    loose = [f for f in found if len(place[f]) < level + 2]
-    bits, problems = images.check([f for f in found if len(place[f]) >= level + 2])
-    of_class = {folder.name: [] for folder in classes}
-    for f in bits:
-        of_class[place[f][level]].append(f)
-
-    # What cannot be used: raise or skip
-    problems += [f"{f} {why}" for f, why in others.items()] + [f"{f} is in no class's folder" for f in loose]
-    problems += [
-        f"{root / ('*' if part_of else '') / name} has {len(files)} usable images, fewer than {FEWEST}"
-        for name, files in of_class.items()
-        if len(files) < FEWEST
-    ]
+    part_of = _parts_of_a_split(root)
+    of_class, bits, problems = _files_of_classes(root, part_of)
     _raise_or_warn(root, problems, on_error)
     of_class = {name: files for name, files in of_class.items() if len(files) >= FEWEST}
     if len(of_class) < 2:
@@ -515,7 +504,7 @@ def image_folder(path, *, groups=None, on_error="raise"):
         "bits": np.array([bits[f] for f in files]),
     }
     if part_of:
-        columns["part"] = np.array([part_of[place[f][0]] for f in files])
+        columns["part"] = np.array([part_of[f.relative_to(root).parts[0]] for f in files])
     return Dataset(
         inputs=images.Files(files),
         labels=np.repeat(np.arange(len(of_class)), [len(of) for of in of_class.values()]),
@@ -526,16 +515,39 @@ def image_folder(path, *, groups=None, on_error="raise"):
     )
 
 
+def _files_of_classes(root, part_of):
+    """({class: [files that can be read]}, {file: difference hash}, [what is wrong with others and with classes])."""
+    folders = _folders_in(root)
+    level = 1 if part_of else 0  # of the class in a path
+    classes = _folders_in(folders[0]) if part_of else folders
+    found, others = images.find(root)
+    place = {f: f.relative_to(root).parts for f in found}
+    bits, problems = images.check([f for f in found if len(place[f]) >= level + 2])
+    of_class = {folder.name: [] for folder in classes}
+    for f in bits:
+        of_class[place[f][level]].append(f)
+
+    problems += [f"{f} {why}" for f, why in others.items()]
+    problems += [f"{f} is in no class's folder" for f in found if len(place[f]) < level + 2]
+    problems += [
+        f"{root / ('*' if part_of else '') / name} has {len(files)} usable images, fewer than {FEWEST}"
+        for name, files in of_class.items()
+        if len(files) < FEWEST
+    ]
+    return of_class, bits, problems
+
+
 def _folders_in(folder):
     return sorted(p for p in folder.iterdir() if p.is_dir() and not images.is_clutter(p.name))
 
 
-def _parts_of_a_split(root, folders):
+def _parts_of_a_split(root):
     """{name of a folder: "train", "val" or "test"} where these are the parts of a split; {} where they are classes.
 
     Raises:
         ValueError: it cannot be told, or the parts hold folders of other names.
     """
+    folders = _folders_in(root)
     named = [folder for folder in folders if folder.name.lower() in PARTS]
     inner = {folder.name: [p.name for p in _folders_in(folder)] for folder in named}
     names = ", ".join(inner)
