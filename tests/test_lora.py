@@ -350,6 +350,18 @@ def test_a_frozen_layer_is_refused_for_unfreezing_it_would_drop_the_update():
         lora.inject(backbone, 2, 4, r"model\.layer4\..*conv1")
 
 
+def test_a_merged_layer_that_was_frozen_is_not_unmerged_for_unfreezing_it_would_drop_the_update():
+    backbone = tl.load_backbone("test_resnet", weights=None)
+    with_update(backbone, targets=r"model\.layer4\..*conv1")
+    lora.merge(backbone)
+    tl.freeze(backbone, until="final")
+    with pytest.raises(TransferError, match="is frozen.*tl.unfreeze"):
+        lora.unmerge(backbone)
+    tl.unfreeze(backbone)
+    lora.unmerge(backbone)
+    assert lora.state_dict(backbone)
+
+
 def test_after_finetuning_the_state_is_lora_and_the_new_head_and_a_save_asks_for_the_merge(tmp_path):
     data = tl.data.from_dataset(
         [(torch.full((3, 32, 32), 200 * (i % 2), dtype=torch.uint8), i % 2) for i in range(12)], groups=range(12)

@@ -353,19 +353,10 @@ def load_backbone(name="efficientnet_lite0", *, weights="default"):
     config = dict(model.pretrained_cfg)
     if name == "resnet18":  # torchvision's weights, and so torchvision's preparation
         config |= {"crop_pct": 224 / 256, "interpolation": "bilinear"}
-    backbone = Backbone(
-        model,
-        name,
-        config["mean"],
-        config["std"],
-        config["input_size"][-1],
-        config["crop_pct"],
-        config["interpolation"],
-        fixed_size=bool(config.get("fixed_input_size")),
-    )
-    return backbone.to(
-        device.choose(), memory_format=torch.channels_last
-    )  # as fast or faster for convolutions, everywhere measured
+    settings = [config[key] for key in ("mean", "std", "input_size", "crop_pct", "interpolation")]
+    settings[2] = settings[2][-1]  # (channels, height, width) of a square
+    backbone = Backbone(model, name, *settings, fixed_size=bool(config.get("fixed_input_size")))
+    return backbone.to(device.choose(), memory_format=torch.channels_last)  # as fast or faster, everywhere measured
 
 
 def _load(model, weights, name):
@@ -378,7 +369,7 @@ def _load(model, weights, name):
     rename = ((r"^((module|model|_orig_mod)\.)+", ""), *(_lite_names(model) if name in _BUNDLED else ()))
 
     # As many classes as they have
-    head = next(place for place, module in model.named_modules() if module is model.get_classifier())
+    head = next((place for place, module in model.named_modules() if module is model.get_classifier()), None)
     heads = [theta[source] for target, source in renamed(theta, rename).items() if target == f"{head}.weight"]
     if heads and len(heads[0]) != model.num_classes:
         model.reset_classifier(len(heads[0]))

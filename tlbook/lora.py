@@ -143,11 +143,16 @@ def unmerge(model):
     """Take the update out again, W = W′ − (α / r) B A, in place, up to rounding; A and B can train on.
 
     Raises:
-        TransferError: the model has no merged layer.
+        TransferError: the model has no merged layer, or a frozen one.
 
     Lesson 05.
     """
-    for layer in _layers(model, "_merged", "there is nothing to unmerge"):
+    layers = _layers(model, "_merged", "there is nothing to unmerge")
+    if any(map(is_frozen, layers)):
+        raise TransferError(
+            "a merged layer is frozen, and a later unfreeze would drop LoRA: tl.unfreeze the model first"
+        )
+    for layer in layers:
         for tensor in layer._merged:
             tensor.data = tensor.data.to(layer.weight)  # the model may have moved meanwhile
         _attach(layer, *layer._merged)
