@@ -44,7 +44,7 @@ SPLIT = Split(np.arange(30), np.arange(30, 39), np.arange(39, 48))  # what is le
 NO_VAL = SPLIT._replace(val=SPLIT.val[:0])  # the last weights are kept
 
 
-FAST = {"epochs": 3, "lr": 1e-3, "batch_size": 8}
+FAST = {"recipe": "full", "epochs": 3, "lr": 1e-3, "batch_size": 8}
 
 
 def same(a, b):

@@ -73,7 +73,7 @@ def test_a_checkpoint_is_of_one_run_only(tmp_path):
     tl.finetune(tiny(), DATA, SPLIT, **RUN, checkpoint=tmp_path)
     with pytest.raises(ValueError, match="resume=True goes on"):
         tl.finetune(tiny(), DATA, SPLIT, **RUN, checkpoint=tmp_path)
-    others = [({"lr": 2e-3}, "lr"), ({"recipe": "full"}, "recipe"), ({"objective": tl.Objective(l2_sp=1)}, "l2_sp")]
+    others = [({"lr": 2e-3}, "lr"), ({"recipe": "full"}, "recipe"), ({"objective": tl.Objective(l2_sp=1)}, "objective")]
     for other, named in others:
         with pytest.raises(ValueError, match=f"a run with other {named}"):
             tl.finetune(tiny(), DATA, SPLIT, **(RUN | other), checkpoint=tmp_path, resume=True)

@@ -132,9 +132,9 @@ def test_anonymous_memory_sees_what_a_process_holds(has_proc, monkeypatch):
 
 
 def test_doctor_names_the_command_that_brings_what_is_missing(monkeypatch):
-    assert not any(row["remedy"] for row in course.doctor())
+    assert not any(row["remedy"] for row in doctor.doctor())
     monkeypatch.setitem(doctor.BUNDLED, "solar cells", "no-such-package")
-    rows = course.doctor()
+    rows = doctor.doctor()
     assert {
         "what": "solar cells",
         "here": "missing",
@@ -149,7 +149,7 @@ def test_doctor_still_reports_when_torch_is_broken(monkeypatch):
         raise RuntimeError("operator torchvision::nms does not exist")
 
     monkeypatch.setattr(tlbook.device, "describe", broken)
-    (row,) = [row for row in course.doctor() if row["what"] == "device"]
+    (row,) = [row for row in doctor.doctor() if row["what"] == "device"]
     assert "nms does not exist" in row["here"] and "pip install" in row["remedy"]
 
 

@@ -85,7 +85,7 @@ def test_an_objective_that_makes_no_sense_is_an_error(wrong, says):
 
 def test_l2_sp_holds_the_network_at_its_start_and_weight_decay_does_not_fight_it():
     free, held = (
-        tl.finetune(tiny(), DATA, NO_VAL, recipe=Full(weight_decay=0.5), objective=objective, **FAST)
+        tl.finetune(tiny(), DATA, NO_VAL, objective=objective, **(FAST | {"recipe": Full(weight_decay=0.5)}))
         for objective in (None, tl.Objective(l2_sp=1e4))
     )
 
@@ -107,7 +107,7 @@ def test_arguments_and_global_random_state_are_left_alone():
     before, wants = backbone.fingerprint, [p.requires_grad for p in backbone.parameters()]
     torch.manual_seed(5)
     state = torch.get_rng_state()
-    tl.finetune(backbone, DATA, SPLIT, recipe=Full(freeze_batchnorm=True), **FAST)
+    tl.finetune(backbone, DATA, SPLIT, **(FAST | {"recipe": Full(freeze_batchnorm=True)}))
     assert torch.equal(torch.get_rng_state(), state)
     assert backbone.fingerprint == before and backbone.training
     assert [p.requires_grad for p in backbone.parameters()] == wants
@@ -160,7 +160,11 @@ def test_the_schedule_warms_up_and_ends_near_zero():
     factors = [fine_tuning.schedule(step, 100) for step in range(100)]
     assert factors[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
     assert all(a >= b for a, b in zip(factors[9:], factors[10:], strict=False)) and 0 < factors[-1] < 1e-3
-    assert [fine_tuning.schedule(step, 1) for step in range(1)] == [1.0]
+
+
+def test_few_steps_stay_small_for_the_first_steps_of_adamw_have_full_size():
+    assert [fine_tuning.schedule(step, 5) for step in range(5)] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
+    assert max(fine_tuning.schedule(step, 12) for step in range(12)) == 1
 
 
 def test_the_line_ends_at_the_start_and_at_the_result():
@@ -195,7 +199,7 @@ def test_a_gpu_reaches_the_loss_of_the_cpu(precision, monkeypatch):
 
 
 def test_bfloat16_trains_after_float32_in_the_same_process():
-    a = tl.finetune(tiny(), DATA, SPLIT, recipe="head", **FAST)
-    b = tl.finetune(tiny(), DATA, SPLIT, recipe="head", **FAST, precision="bfloat16")
+    a = tl.finetune(tiny(), DATA, SPLIT, **(FAST | {"recipe": "head"}))
+    b = tl.finetune(tiny(), DATA, SPLIT, **(FAST | {"recipe": "head"}), precision="bfloat16")
     assert a.history[-1]["val loss"] == pytest.approx(b.history[-1]["val loss"], rel=0.05)
     assert all(p.dtype == torch.float32 for p in b.model.parameters())

@@ -37,7 +37,7 @@ def test_recipes_say_which_stages_learn_when():
     [("head", set()), (Full(until="layer2"), {"layer3", "layer4"}), (Surgical(stage="layer2"), {"layer2"})],
 )
 def test_only_what_the_recipe_names_has_moved_statistics_included(recipe, learn):
-    found = tl.finetune(tiny(), DATA, NO_VAL, recipe=recipe, **FAST)
+    found = tl.finetune(tiny(), DATA, NO_VAL, **(FAST | {"recipe": recipe}))
     of, moved = stages_of(found.model), set()
     for key, value in found.model.state_dict().items():
         if not torch.equal(value, found.start[key]):
@@ -49,7 +49,7 @@ def test_only_what_the_recipe_names_has_moved_statistics_included(recipe, learn)
 
 
 def test_frozen_batchnorm_statistics_are_bit_identical_after_full_training():
-    found = tl.finetune(tiny(), DATA, NO_VAL, recipe=Full(freeze_batchnorm=True), **FAST)
+    found = tl.finetune(tiny(), DATA, NO_VAL, **(FAST | {"recipe": Full(freeze_batchnorm=True)}))
     for key, value in found.model.state_dict().items():
         frozen = "running" in key or "tracked" in key
         assert torch.equal(value, found.start[key]) == frozen, key

@@ -52,7 +52,7 @@ def test_ctrl_c_before_the_first_step_ends_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(Backbone, "prepare", press)
     monkeypatch.setattr(batches, "eval_batch_size", lambda device: 8)
     with pytest.raises(KeyboardInterrupt):
-        tl.finetune(tiny(), DATA, SPLIT, recipe="head", **FAST, augment=None, checkpoint=tmp_path)
+        tl.finetune(tiny(), DATA, SPLIT, **(FAST | {"recipe": "head"}), augment=None, checkpoint=tmp_path)
     assert sum(prepared) <= 8 and not any(tmp_path.iterdir()) and signal.getsignal(signal.SIGINT) is before
 
 
@@ -100,6 +100,18 @@ def test_a_gradient_that_is_not_finite_stops_the_step_it_appears_in():
         tl.finetune(backbone, DATA, SPLIT, **FAST)
 
 
+def test_a_start_that_is_good_is_not_lost_to_a_loss_that_diverges():
+    with pytest.warns(UserWarning, match=r"at step \d+, with the learning rate .*the weights are those of epoch 0"):
+        found = tl.finetune(tiny(), DATA, SPLIT, recipe="lp_ft", epochs=9, lr=1e3, batch_size=8)
+    assert not found.finished and "try lr=" in found.stopped and found.epoch == 0
+    assert all(torch.equal(tensor, found.start[name]) for name, tensor in found.model.state_dict().items())
+
+
+def test_numbers_that_mean_the_same_are_taken():
+    a = tl.finetune(tiny(), DATA, SPLIT, **(FAST | {"epochs": 3.0, "batch_size": np.int64(8)}), clip=None)
+    assert same(a, tl.finetune(tiny(), DATA, SPLIT, **FAST, clip=math.inf))
+
+
 def test_a_loss_that_diverges_stops():
     with pytest.raises(RuntimeError, match=r"(diverges|not finite).*at step \d+, with the learning rate"):
         tl.finetune(tiny(), DATA, SPLIT, recipe="head", epochs=20, lr=1e4, batch_size=8)
@@ -114,7 +126,16 @@ def test_a_loss_that_diverges_stops():
         ({"epochs": 0}, "epochs must be"),
         ({"batch_size": 2.5}, "batch_size must be"),
         ({"accumulate": 30}, "too few"),
+        ({"epochs": "3"}, "epochs must be"),
+        ({"epochs": None}, "epochs must be"),
         ({"lr": 0}, "lr must be above 0"),
+        ({"lr": "1e-4"}, "lr must be above 0 and finite, and a number, got '1e-4'"),
+        ({"lr": math.nan}, "lr must be above 0"),
+        ({"clip": -1}, "clip must be above 0"),
+        ({"seed": None}, "seed must be a whole number"),
+        ({"seed": -1}, "seed must be a whole number"),
+        ({"augment": ["flips"]}, "augment must be one of"),
+        ({"objective": "l2"}, "objective must be"),
         ({"augment": "colour"}, "augment must be one of"),
         ({"precision": "float8"}, "precision must be"),
     ],
@@ -126,7 +147,12 @@ def test_an_argument_that_makes_no_sense_is_an_error(wrong, says):
 
 def test_a_split_that_makes_no_sense_is_an_error():
     for split, says in (
-        (SPLIT._replace(val=SPLIT.train[:3]), "in train and in val or test"),
+        (SPLIT._replace(val=SPLIT.train[:3]), "in train and in val"),
+        (SPLIT._replace(test=SPLIT.train[:3]), "in train and in test"),
+        (SPLIT._replace(val=SPLIT.test[:3]), "in val and in test"),
+        (SPLIT._replace(test=np.array([48])), "split.test must hold integers from 0 to 47"),
+        (SPLIT._replace(train=SPLIT.train / 2), "split.train must hold integers"),
+        (SPLIT._replace(train=SPLIT.train[:0]), "without a training example"),
         (SPLIT._replace(train=SPLIT.train[DATA.labels[SPLIT.train] == 0]), r"without a training example: \['b'\]"),
     ):
         with pytest.raises(ValueError, match=says):
@@ -155,14 +181,14 @@ def test_a_head_that_nothing_has_trained_is_never_kept(monkeypatch):
 def test_a_backbone_of_which_nothing_may_learn_is_refused_but_for_its_head():
     frozen = tiny().requires_grad_(False)
     with pytest.raises(ValueError, match="no parameter of the backbone requires a gradient"):
-        tl.finetune(frozen, DATA, SPLIT, recipe="lp_ft", **FAST)
-    assert tl.finetune(frozen, DATA, SPLIT, recipe="head", **FAST).epoch
+        tl.finetune(frozen, DATA, SPLIT, **(FAST | {"recipe": "lp_ft"}))
+    assert tl.finetune(frozen, DATA, SPLIT, **(FAST | {"recipe": "head"})).epoch
 
 
 def test_what_the_caller_froze_stays_frozen_whatever_the_recipe():
     backbone = tiny()
     tl.freeze(backbone, until="layer1")
-    found = tl.finetune(backbone, DATA, NO_VAL, recipe="full", **FAST)
+    found = tl.finetune(backbone, DATA, NO_VAL, **(FAST | {"recipe": "full"}))
     moved = {name for name, t in found.model.state_dict().items() if not torch.equal(t, found.start[name])}
     assert moved and not any(".layer1." in name or ".conv1." in name and "layer" not in name for name in moved)
     assert any(".layer4." in name and "running_mean" in name for name in moved)

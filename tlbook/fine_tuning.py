@@ -198,11 +198,14 @@ def finetune(
 
     Lesson 04.
     """
-    recipe = recipe_of(recipe)
-    settings = Settings(epochs, lr or recipe.lr, batch_size, accumulate, clip, augment, store_prefix, seed)
+    recipe, objective = recipe_of(recipe), Objective() if objective is None else objective
+    if not isinstance(objective, Objective):
+        raise ValueError(f"objective must be a tl.Objective or None, got {objective!r}")
+    lr = recipe.lr if lr is None else lr
+    settings = Settings(epochs, lr, batch_size, accumulate, clip, augment, store_prefix, seed)
     with torch.random.fork_rng([backbone.device] if backbone.device.type == "cuda" else []):
         start = {"precision": precision, "checkpoint": checkpoint, "resume": resume}
-        run = Run(backbone, data, split, recipe, objective or Objective(), settings, **start)
+        run = Run(backbone, data, split, recipe, objective, settings, **start)
         with memory_kept(run.device), one_ctrl_c(run.interrupts):
             try:
                 _minimise(run)

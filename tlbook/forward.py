@@ -1,0 +1,170 @@
+"""The forward pass without gradients, by the fastest engine that the machine has and that the work pays for.
+
+On a CPU that is OpenVINO, where it is installed: it computes several batches at once, a core each, so that no thread
+waits for another at every layer, whatever else the machine is doing. Else it is PyTorch. To compile a network for
+OpenVINO costs seconds, which a small job would not win back (``benchmarks/results/feature_extraction.json``).
+"""
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import warnings
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from tlbook import cache
+from tlbook.device import inference_dtype
+
+WORTH_COMPILING = 400e9  # floating-point operations: PyTorch takes about five seconds for them on two cores
+AHEAD = 2  # batches that are submitted before the outputs of the first are asked for
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What computes a forward pass ("torch" or "openvino"), and in which dtype."""
+
+    name: str
+    dtype: torch.dtype
+
+    def __str__(self):
+        names = {"torch": "PyTorch", "openvino": f"OpenVINO {_openvino_version()}"}
+        return f"{names[self.name]}, {str(self.dtype).removeprefix('torch.')}"
+
+
+def choose_engine(network, example, images, precision="auto"):
+    """Choose the `Engine` of a job: OpenVINO on a CPU, if it is installed and the job is long enough to compile for.
+
+    The environment variable ``TLBOOK_ENGINE`` ("torch" or "openvino") overrides the choice.
+
+    Args:
+        network: module. example: a prepared batch of one. images: how many there will be.
+        precision: "auto", "float32" or "bfloat16".
+
+    Raises:
+        ValueError: an unknown engine or precision, or one that is not here.
+    """
+    dtype, wanted = inference_dtype(example.device, precision), os.environ.get("TLBOOK_ENGINE") or "auto"
+    if wanted not in ("auto", "torch", "openvino"):
+        raise ValueError(f"TLBOOK_ENGINE must be torch or openvino, or not set, got {wanted!r}")
+    can_compile = example.device.type == "cpu" and _openvino_version() is not None
+    if wanted == "openvino" and not can_compile:
+        raise ValueError("TLBOOK_ENGINE=openvino needs a CPU and the package openvino: pip install openvino")
+    if wanted == "auto":
+        wanted = "openvino" if can_compile and images * flops(network, example) >= WORTH_COMPILING else "torch"
+    return Engine(wanted, dtype)
+
+
+def flops(network, example):
+    """Floating-point operations of a forward pass."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        network(example)
+    return counter.get_total_flops()
+
+
+class Forward:
+    """A network without gradients: `submit` a batch, and ask for its outputs when they are needed.
+
+    Args:
+        network: module from a batch to a tuple of tensors, in eval mode.
+        engine: `Engine`.
+        key: text that stands for the network's weights and structure, so that what is compiled can be kept; or None.
+    """
+
+    def __init__(self, network, engine, key=None):
+        self.network, self.engine, self.key, self.queues = network, engine, key, {}
+
+    def submit(self, batch):
+        """Return a `Future` of the outputs for a batch (B, …): a tuple of float32 tensors."""
+        if self.engine.name == "openvino":
+            try:
+                return self._start(batch)
+            except Exception as error:  # a network of a family that cannot be converted fails in many ways
+                self.engine = Engine("torch", self.engine.dtype)
+                reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+                warnings.warn(f"OpenVINO cannot run this network, so PyTorch does ({reason})", stacklevel=2)
+        dtype = self.engine.dtype
+        with torch.inference_mode(), torch.autocast(batch.device.type, dtype, enabled=dtype != torch.float32):
+            outputs = tuple(z.float() for z in self.network(batch))
+        done = Future()
+        done.set_result(outputs)
+        return done
+
+    def _start(self, batch):
+        """Hand a batch to OpenVINO; one that is smaller than the first is filled up, and its outputs cut."""
+        shape = tuple(batch.shape[1:])
+        if shape not in self.queues:
+            self.queues[shape] = (len(batch), _compile(self.network, batch, self.engine.dtype, self.key))
+        size, queue = self.queues[shape]
+        done, n = Future(), len(batch)
+        if n < size:
+            batch = torch.cat([batch, batch.new_zeros(size - n, *shape)])
+        queue.start_async({0: batch.contiguous().numpy()}, (done, n))
+        return done
+
+
+def _compile(network, example, dtype, key):
+    """An OpenVINO queue of the network for batches of the example's shape; the conversion is kept under ``key``."""
+    import openvino
+
+    core, path = openvino.Core(), None
+    if key is not None:
+        words = json.dumps([key, list(example.shape), _openvino_version()])
+        path = cache.folder() / "engines" / f"{hashlib.sha256(words.encode()).hexdigest()[:32]}.xml"
+    if path is not None and path.exists() and path.with_suffix(".bin").exists():
+        model = core.read_model(path)
+    else:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # of torch.jit, which OpenVINO traces with
+            model = openvino.convert_model(network, example_input=example.contiguous(), input=list(example.shape))
+        if path is not None:
+            _keep(model, path)
+
+    settings = {
+        "PERFORMANCE_HINT": "THROUGHPUT",
+        "INFERENCE_PRECISION_HINT": "bf16" if dtype == torch.bfloat16 else "f32",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+    }
+    queue = openvino.AsyncInferQueue(core.compile_model(model, "CPU", settings))
+    queue.set_callback(_note_outputs)
+    return queue
+
+
+def _keep(model, path):
+    """Save a converted network as .xml and .bin, each whole; the .xml, which says that both are there, comes last."""
+    import openvino
+
+    with cache.atomic(path) as part:
+        xml = part.with_suffix(".xml")
+        openvino.save_model(model, xml, compress_to_fp16=False)
+        os.replace(xml.with_suffix(".bin"), path.with_suffix(".bin"))
+        os.replace(xml, part)
+
+
+def _note_outputs(request, job):
+    done, n = job
+    try:
+        done.set_result(tuple(torch.from_numpy(o.data[:n].copy()).float() for o in request.output_tensors))
+    except Exception as error:  # an exception here would otherwise be lost, and the wait for the outputs endless
+        done.set_exception(error)
+
+
+def _openvino_version():
+    return importlib.metadata.version("openvino") if importlib.util.find_spec("openvino") else None
+
+
+class Stages(nn.Module):
+    """A backbone as a network from a batch to the pooled outputs of some stages."""
+
+    def __init__(self, backbone, stages):
+        super().__init__()
+        self.backbone, self.stages = backbone, stages
+
+    def forward(self, batch):
+        return tuple(self.backbone.forward_stages(batch, self.stages).values())
