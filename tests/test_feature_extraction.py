@@ -1,6 +1,7 @@
 """Feature extraction: F(X; θ) is the plain forward pass, computed once, written whole, whoever computes it."""
 
 import copy
+import errno
 import multiprocessing
 import os
 import platform
@@ -8,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ import torch
 from PIL import Image
 
 import tlbook as tl
-from tlbook import device
+from tlbook import cache, device, forward
 from tlbook.data import Dataset
 
 TINY = "test_resnet"  # timm's own test model: a whole ResNet of 0.5 million parameters
@@ -51,6 +53,7 @@ def data():
 @pytest.fixture(autouse=True)
 def own_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("TLBOOK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TLBOOK_ENGINE", "torch")
     return tmp_path / "cache" / "features"
 
 
@@ -125,7 +128,7 @@ def test_each_ingredient_changed_alone_is_computed_anew(backbone, data, passes, 
         passes.clear()
         tl.extract(backbone, data, **({"precision": "float32"} | options))
         assert passes, options
-    assert len(list(own_cache.iterdir())) == 8
+    assert len(list(own_cache.glob("*.npy"))) == 8
 
 
 def test_without_the_cache_nothing_is_kept(backbone, data, own_cache):
@@ -134,22 +137,28 @@ def test_without_the_cache_nothing_is_kept(backbone, data, own_cache):
 
 
 class Deadly(list):
-    """Images that can be gone through for a fingerprint; to extract from the last one kills the process."""
+    """Images that can be gone through for a fingerprint; to extract from the one called last kills the process."""
 
     def __iter__(self):
         return (list.__getitem__(self, i) for i in range(len(self)))
 
     def __getitem__(self, i):
-        if i == len(self) - 1:
+        if i == self.last:
             os.kill(os.getpid(), signal.SIGKILL)
         return list.__getitem__(self, i)
 
 
-def extract_in_child(folder, deadly, barrier):
+def left_in(folder):
+    return [path.suffix for path in folder.iterdir() if path.suffix != ".lock"]
+
+
+def extract_in_child(folder, last, barrier):
     os.environ["TLBOOK_CACHE"] = str(folder)
     torch.set_num_threads(1)
-    inputs = list(images())
-    data = dataset(Deadly(inputs) if deadly else inputs)
+    cache.SAVE_SECONDS = 0
+    data = dataset(list(images()) if last is None else Deadly(images()))
+    if last is not None:
+        data.inputs.last = last
     if barrier is not None:
         barrier.wait(120)
     tl.extract(tiny_backbone(), data, precision="float32", batch_size=10)
@@ -164,27 +173,81 @@ def children():
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
-def test_a_process_killed_while_writing_leaves_no_broken_cache(children, own_cache, backbone, data):
-    child = children.Process(target=extract_in_child, args=(own_cache.parent, True, None))
+@pytest.mark.parametrize("last", [9, 25, 69])
+def test_an_extraction_that_is_killed_goes_on_where_it_was(children, own_cache, backbone, data, passes, last):
+    child = children.Process(target=extract_in_child, args=(own_cache.parent, last, None))
     child.start()
     child.join(120)
     assert child.exitcode == -signal.SIGKILL
-    left = list(own_cache.iterdir())
-    assert len(left) == 1 and left[0].name.endswith(".part")
-    features = tl.extract(backbone, data, precision="float32", batch_size=10)
-    assert np.array_equal(features.X, tl.extract(backbone, data, precision="float32", batch_size=10, cache=False).X)
+    assert sorted(left_in(own_cache)) == [".done", ".partial"]
+    whole = tl.extract(backbone, data, precision="float32", batch_size=10, cache=False).X
+    passes.clear()
+    resumed = tl.extract(backbone, data, precision="float32", batch_size=10).X
+    read_ahead = forward.AHEAD + 3  # batches that were read or computed when the process died, but not yet kept
+    assert len(passes) <= 7 - max(0, last // 10 - read_ahead)
+    assert np.array_equal(resumed, whole) and left_in(own_cache) == [".npy"]
+
+
+@pytest.mark.parametrize("damage", [b"", b"short", None])
+def test_a_damaged_file_of_the_cache_is_computed_anew(backbone, data, own_cache, damage):
+    whole = np.array(tl.extract(backbone, data).X)
+    (path,) = own_cache.glob("*.npy")
+    path.write_bytes(path.read_bytes()[:-4] if damage is None else damage)
+    assert np.array_equal(tl.extract(backbone, data).X, whole)
+
+
+def test_a_full_disk_is_said_before_anything_is_computed(backbone, data, own_cache, passes, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    with pytest.raises(OSError, match=r"MB are needed in .*no room.*TLBOOK_CACHE"):
+        tl.extract(backbone, data)
+    assert not passes and left_in(own_cache) == []
+
+
+def test_features_of_a_backbone_with_a_hook_are_not_kept(backbone, data, own_cache):
+    plain = tl.extract(backbone, data, precision="float32").X
+    backbone.model.layer4.register_forward_hook(lambda module, inputs, output: output + 1)
+    hooked = tl.extract(backbone, data, precision="float32").X
+    assert not np.allclose(hooked, plain) and len(list(own_cache.glob("*.npy"))) == 1
+
+
+class SharedFile:
+    """A data set whose examples all seek in one open file, as many do: two threads at once would mix them up."""
+
+    def __init__(self, path):
+        self.file, self.inside = open(path, "rb"), False
+
+    def __len__(self):
+        return 70
+
+    def __getitem__(self, i):
+        assert not self.inside, "called by two threads at once"
+        self.inside = True
+        self.file.seek(i * 1024)
+        time.sleep(0.001)
+        x = torch.frombuffer(bytearray(self.file.read(1024)), dtype=torch.uint8).view(1, 32, 32)
+        self.inside = False
+        return x, i % 2
+
+
+def test_a_data_set_that_shares_a_file_is_read_by_one_thread_at_a_time(backbone, data, tmp_path):
+    (tmp_path / "pixels").write_bytes(images().numpy().tobytes())
+    shared = tl.data.from_dataset(SharedFile(tmp_path / "pixels"))
+    assert np.array_equal(tl.extract(backbone, shared, cache=False).X, tl.extract(backbone, data, cache=False).X)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs a fork server")
 def test_two_processes_that_extract_the_same_at_once_both_succeed(children, own_cache, backbone, data, passes):
     barrier = children.Barrier(2)
-    pair = [children.Process(target=extract_in_child, args=(own_cache.parent, False, barrier)) for _ in range(2)]
+    pair = [children.Process(target=extract_in_child, args=(own_cache.parent, None, barrier)) for _ in range(2)]
     for child in pair:
         child.start()
     for child in pair:
         child.join(120)
     assert [child.exitcode for child in pair] == [0, 0]
-    assert [path.suffix for path in own_cache.iterdir()] == [".npy"]
+    assert left_in(own_cache) == [".npy"]
     found = tl.extract(backbone, data, precision="float32")
     if backbone.device.type == "cpu":
         assert not passes
@@ -222,7 +285,7 @@ def test_a_nan_in_the_weights_names_the_first_example(backbone, data, own_cache)
     backbone.model.conv1[0].weight.data[0] = float("nan")
     with pytest.raises(ValueError, match="features of example 0 are not finite"):
         tl.extract(backbone, data)
-    assert list(own_cache.iterdir()) == []
+    assert left_in(own_cache) == []
 
 
 def test_features_that_are_not_finite_name_their_example(backbone, data):
@@ -242,7 +305,7 @@ def test_an_example_of_another_shape_is_named(backbone, data, shape, i, own_cach
     data.inputs[i] = torch.zeros(shape, dtype=torch.uint8)
     with pytest.raises(ValueError, match=f"example {i} has shape .*example 0"):
         tl.extract(backbone, data)
-    assert list(own_cache.iterdir()) == []
+    assert left_in(own_cache) == []
 
 
 def test_an_example_that_cannot_be_read_is_named(backbone):

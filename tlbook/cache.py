@@ -5,7 +5,7 @@ import math
 import os
 import shutil
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
 from uuid import uuid4
@@ -13,6 +13,7 @@ from uuid import uuid4
 import numpy as np
 
 LIMIT = 20 * 10**9  # bytes of features; beyond it the oldest go first
+SAVE_SECONDS = 5  # what a crash may cost
 
 
 def folder():
@@ -38,6 +39,73 @@ def atomic(path):
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def only_one(path):
+    """A lock that one process at a time holds, to compute the file ``path``; it ends with its holder."""
+    from filelock import FileLock
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(path.with_suffix(".lock"))
+
+
+class Growing:
+    """An array of float32 that is filled part by part; it appears at ``path`` when it is whole.
+
+    What a crash, Ctrl-C or a power cut leaves is found again by the next one with the same arguments.
+
+    Args:
+        path: of the .npy file. shape: of the array. parts: how many there are. kind: text that tells how it is cut up.
+        processes: `tlbook.processes.Processes` that fill it together, each its ``own_parts``.
+
+    Raises:
+        OSError: the disk has no room for it.
+    """
+
+    def __init__(self, path, shape, parts, kind, processes):
+        self.path, self.partial, self.processes = path, path.with_suffix(".partial"), processes
+        self.marks_file = path.with_suffix(f".{kind}.done")
+        if processes.is_first:
+            trim(path.parent)
+            has_marks = self.marks_file.exists() and self.marks_file.stat().st_size == parts
+            if not has_marks or stored_array(self.partial, shape) is None:
+                self.discard()
+                new_array(self.partial, shape)
+                self.marks_file.write_bytes(bytes(parts))
+        processes.wait()
+        self.array = np.lib.format.open_memmap(self.partial, "r+")
+        self.marks = np.memmap(self.marks_file, np.uint8, "r+", shape=(parts,))
+        self.own_parts = [i for i in range(processes.rank, parts, processes.size) if not self.marks[i]]
+        self.unsaved, self.last_save = [], time.monotonic()
+
+    def note(self, part):
+        """Say that a part is filled. Every few seconds that is written down, after the part itself."""
+        self.unsaved.append(part)
+        if time.monotonic() - self.last_save > SAVE_SECONDS:
+            self.save()
+
+    def save(self):
+        self.array.flush()
+        self.marks[self.unsaved] = 1
+        self.marks.flush()
+        self.unsaved, self.last_save = [], time.monotonic()
+
+    def finish(self):
+        """Let the array appear at ``path``, when all processes have filled their parts."""
+        self.array.flush()
+        del self.array, self.marks  # an open file cannot be renamed on Windows
+        self.processes.wait()
+        if self.processes.is_first:
+            os.replace(self.partial, self.path)
+            self.marks_file.unlink()
+            self.path.with_suffix(".lock").unlink(missing_ok=True)
+        self.processes.wait()
+
+    def discard(self):
+        """Remove what there is of it."""
+        for path in (self.partial, *self.path.parent.glob(f"{self.path.stem}.*.done")):
+            with suppress(OSError):  # Windows keeps a file that is still open
+                path.unlink(missing_ok=True)
 
 
 def new_array(path, shape):
@@ -71,13 +139,15 @@ def stored_array(path, shape):
 
 def trim(folder, limit=LIMIT):
     """Remove the files of ``folder`` that were not used for longest, until they take at most ``limit`` bytes."""
-    files = [(path.stat().st_mtime, path.stat().st_size, path) for path in folder.glob("*") if path.is_file()]
+    files = [(path.stat().st_mtime, path.stat().st_size, path) for path in folder.glob("*.npy")]
     total = sum(size for _, size, _ in files)
-    for last_used, size, path in sorted(files):
-        abandoned = path.suffix == ".part" and time.time() - last_used > 86_400
-        if total > limit and path.suffix != ".part" or abandoned:
+    for _, size, path in sorted(files):
+        if total > limit:
             path.unlink(missing_ok=True)
             total -= size
+    for path in folder.glob("*.partial"):
+        if time.time() - path.stat().st_mtime > 7 * 86_400:  # nobody came back for it
+            path.unlink(missing_ok=True)
 
 
 def reserve(file, size):

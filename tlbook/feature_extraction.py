@@ -8,10 +8,9 @@ Concatenation keeps the vectors side by side, and is the sum read with blocks: W
 
 import hashlib
 import json
-import os
-from contextlib import closing, suppress
+from collections import deque
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
-from uuid import uuid4
 
 import numpy as np
 import torch
@@ -20,7 +19,10 @@ from tqdm import tqdm
 
 from tlbook import __version__, processes
 from tlbook import cache as disk
-from tlbook.device import inference_dtype, memory_kept
+from tlbook.arguments import names, whole_number
+from tlbook.backbones import backbone_of
+from tlbook.device import memory_kept
+from tlbook.forward import AHEAD, Forward, Stages, choose_engine
 from tlbook.loading import eval_batch_size, load
 
 VIEWS = {  # what xᵢ may be of X: a function of the prepared batch (B, 3, H, W), and of a number where a ":" asks for it
@@ -128,7 +130,8 @@ def extract(
 ):
     """Compute F(X; θ) for every example.
 
-    Each backbone and view takes one forward pass, no deeper than the last stage asked for.
+    Each backbone and view takes one forward pass, no deeper than the last stage asked for. Finished batches are kept:
+    an extraction that was interrupted goes on where it was.
 
     Under ``torchrun`` the batches are shared out among the processes, which must see the same cache folder; every
     process returns the same features as one process alone would.
@@ -141,7 +144,8 @@ def extract(
         combine: "concat" puts the blocks side by side; "sum" adds them, which needs equal widths.
         precision: of the forward pass: "auto", "float32" or "bfloat16"; the result is float32.
         batch_size: images at a time; 32 on a CPU and 256 on a GPU unless given.
-        cache: keep the result on disk, under a key of the weights, the inputs and every argument that changes it.
+        cache: keep the result on disk, under a key of the weights, the inputs, the engine and every argument that
+            changes it. With a hook on a backbone nothing is kept, for it may do anything.
 
     Returns:
         Features, with a block for each (backbone, stage, view), named by what differs among them.
@@ -149,94 +153,115 @@ def extract(
     Raises:
         ValueError: an unknown stage or view, no examples; an example whose shape differs from the first one's, that
             cannot be read, or whose features are not finite: the error names it.
+        OSError: the disk has no room for the features, which is said before they are computed.
 
     Lesson 03. After Donahue et al., DeCAF, ICML 2014.
     """
-    backbones = list(backbone) if isinstance(backbone, list | tuple) else [backbone]
-    stages, views = tuple(dict.fromkeys(stages)), tuple(dict.fromkeys(views))
+    backbones = [backbone_of(b) for b in (backbone if isinstance(backbone, list | tuple) else [backbone])]
+    stages, views = names("stages", stages), names("views", views)
     if combine not in ("concat", "sum"):
         raise ValueError(f"combine must be 'concat' or 'sum', got {combine!r}")
-    if not len(data) or not backbones or not stages or not views:
-        raise ValueError("at least one example, one backbone, one stage and one view are needed")
+    if not len(data) or not backbones:
+        raise ValueError("at least one example and one backbone are needed")
     widths = _block_widths(backbones, stages, views)
-    dtypes = [inference_dtype(b.device, precision) for b in backbones]
-    batch_size = batch_size or eval_batch_size(backbones[0].device)
+    default = eval_batch_size(backbones[0].device)
+    size = default if batch_size is None else whole_number("batch_size", batch_size, 1)
+    batches = [range(i, min(i + size, len(data))) for i in range(0, len(data), size)]
+    shape = (len(data), sum(widths.values()))
 
-    if cache and not any(b.has_hooks for b in backbones):  # a hook may do anything, and has no fingerprint
-        key = [[b.fingerprint for b in backbones], data.fingerprint, stages, views, list(map(str, dtypes))]
-        key.append(__version__)  # another one may prepare images otherwise
-        path = disk.folder() / "features" / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]}.npy"
-        shape = (len(data), sum(widths.values()))
-        X = disk.stored_array(path, shape)
-        if X is None:
-            _write(path, shape, backbones, data, stages, views, dtypes, batch_size)
-            X = disk.stored_array(path, shape)
-    else:
-        X = np.empty((len(data), sum(widths.values())), dtype=np.float32)
-        _fill(X, _batches(len(data), batch_size), backbones, data, stages, views, dtypes)
+    with _in_eval_mode(backbones):
+        job = _Job(backbones, data, stages, views, precision)
+        if cache and not any(b.has_hooks for b in backbones):
+            X = _from_cache(job, batches, size, shape)
+        else:
+            X = np.empty(shape, dtype=np.float32)
+            job.fill(X, batches)
     features = Features(X, data.labels, data.groups, _slices(widths))
     return features.sum() if combine == "sum" else features
 
 
-def _write(path, shape, backbones, data, stages, views, dtypes, batch_size):
-    """Fill the file ``path``, each process its own share of the batches, and let it appear when all are done."""
-    group = processes.join(backbones[0].device)
-    part = path.with_name(f".{path.name}.{group.from_first(uuid4().hex)}.part")
-    try:
-        if group.is_first:
-            disk.trim(path.parent)
-            disk.new_array(part, shape)
-        group.wait()
-        X = np.lib.format.open_memmap(part, "r+")
-        _fill(X, _batches(len(data), batch_size)[group.rank :: group.size], backbones, data, stages, views, dtypes)
-        X.flush()
-        del X  # an open file cannot be renamed on Windows
-        group.wait()
-        if group.is_first:
-            os.replace(part, path)
-        group.wait()
-    finally:
-        with suppress(OSError):  # renamed already, or still open on Windows after an error
-            part.unlink()
+class _Job:
+    """F(X; θ) = [fᵢ(xᵢ; θᵢ) for each backbone and view], each fᵢ with the stages asked for, batch by batch."""
+
+    def __init__(self, backbones, data, stages, views, precision):
+        self.backbones, self.data, self.views = backbones, data, {view: _view(view) for view in views}
+        with closing(load(data, [range(1)], backbones)) as loaded:
+            examples = next(loaded)
+        networks = [Stages(b, stages) for b in backbones]
+        passes = len(data) * len(views)
+        engines = [choose_engine(f, x, passes, precision) for f, x in zip(networks, examples, strict=True)]
+        fingerprints = [b.fingerprint for b in backbones]
+        self.key = [fingerprints, data.fingerprint, stages, views, list(map(str, engines)), __version__]
+        keys = [None if b.has_hooks else [f, stages] for b, f in zip(backbones, fingerprints, strict=True)]
+        self.f = [Forward(*each) for each in zip(networks, engines, keys, strict=True)]
+        self.words = f"{', '.join(b.name for b in backbones)} by {engines[0]}"
+
+    def fill(self, X, batches, note=lambda rows: None):
+        """Write F(X; θ) of each batch to its rows of ``X``; the next ones are read while one is computed."""
+        where, pending = self.backbones[0].device, deque()
+
+        def write_first():
+            rows, outputs = pending.popleft()
+            X[rows.start : rows.stop] = _side_by_side(outputs, rows)
+            note(rows)
+            bar.update(len(rows))
+
+        with (
+            memory_kept(where),
+            closing(load(self.data, batches, self.backbones)) as loaded,
+            tqdm(total=sum(map(len, batches)), desc=self.words, unit=" images", leave=False) as bar,
+        ):
+            for rows, x in zip(batches, loaded, strict=True):
+                outputs = [f.submit(view(xᵢ)) for f, xᵢ in zip(self.f, x, strict=True) for view in self.views.values()]
+                pending.append((rows, outputs))
+                if len(pending) > AHEAD:
+                    write_first()
+            while pending:
+                write_first()
 
 
-def _batches(n, size):
-    return [range(i, min(i + size, n)) for i in range(0, n, size)]
-
-
-def _fill(X, batches, backbones, data, stages, views, dtypes):
-    """Write F(X; θ) of each batch to its rows of ``X``; the next ones are read while one is computed."""
-    modes = [(module, module.training) for b in backbones for module in b.modules()]
-    for b in backbones:
-        b.eval()
-    precision = str(dtypes[0]).removeprefix("torch.")
-    words = f"{', '.join(b.name for b in backbones)} on {backbones[0].device.type}, {precision}"
-    try:
-        with memory_kept(backbones[0].device), closing(load(data, batches, backbones)) as loaded:
-            with tqdm(total=sum(map(len, batches)), desc=words, unit=" images", leave=False) as progress:
-                for rows, prepared in zip(batches, loaded, strict=True):
-                    X[rows.start : rows.stop] = _forward(backbones, prepared, stages, views, dtypes, rows)
-                    progress.update(len(rows))
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
-def _forward(backbones, prepared, stages, views, dtypes, rows):
-    """(B, D) float32: the pooled outputs of every backbone, view and stage, side by side."""
-    found = []
-    with torch.inference_mode():
-        for b, batch, dtype in zip(backbones, prepared, dtypes, strict=True):
-            with torch.autocast(b.device.type, dtype, enabled=dtype != torch.float32):
-                for view in views:
-                    found += b.forward_stages(_view(view)(batch), stages).values()
-        F = torch.cat([z.float() for z in found], dim=1).cpu()
+def _side_by_side(outputs, rows):
+    """(B, D) float32: the pooled outputs of every backbone, view and stage, once they are there."""
+    F = torch.cat([z for future in outputs for z in future.result()], dim=1).cpu()
     broken = torch.nonzero(~torch.isfinite(F).all(dim=1)).flatten()
     if len(broken):
         raise ValueError(
             f"the features of example {rows[int(broken[0])]} are not finite: look at that input, or use float32"
         )
     return F.numpy()
+
+
+def _from_cache(job, batches, size, shape):
+    """The features from the cache; what is not there yet is computed first, by one process or those of one group."""
+    path = disk.folder() / "features" / f"{hashlib.sha256(json.dumps(job.key).encode()).hexdigest()[:32]}.npy"
+    group = processes.join(job.backbones[0].device)
+    if group.from_first(disk.stored_array(path, shape) is None):
+        with disk.only_one(path) if group.is_first else nullcontext():
+            if group.from_first(disk.stored_array(path, shape) is None):  # nobody else was at it meanwhile
+                _compute(job, disk.Growing(path, shape, len(batches), f"batches of {size}", group), batches, size)
+    return disk.stored_array(path, shape)
+
+
+def _compute(job, growing, batches, size):
+    try:
+        own = [batches[i] for i in growing.own_parts]
+        job.fill(growing.array, own, lambda rows: growing.note(rows.start // size))
+        growing.finish()
+    except ValueError:  # the input must change, and with it the key
+        growing.discard()
+        raise
+
+
+@contextmanager
+def _in_eval_mode(backbones):
+    modes = [(module, module.training) for b in backbones for module in b.modules()]
+    for b in backbones:
+        b.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 def _block_widths(backbones, stages, views):

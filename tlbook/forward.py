@@ -11,7 +11,7 @@ import importlib.util
 import json
 import os
 import warnings
-from concurrent.futures import Future
+from collections import deque
 from dataclasses import dataclass
 
 import torch
@@ -78,39 +78,54 @@ class Forward:
     """
 
     def __init__(self, network, engine, key=None):
-        self.network, self.engine, self.key, self.queues = network, engine, key, {}
+        self.network, self.engine, self.key, self.compiled = network, engine, key, {}
 
     def submit(self, batch):
-        """Return a `Future` of the outputs for a batch (B, …): a tuple of float32 tensors."""
+        """Return something whose ``result()`` is the outputs for a batch (B, …): a tuple of float32 tensors."""
         if self.engine.name == "openvino":
             try:
                 return self._start(batch)
             except Exception as error:  # a network of a family that cannot be converted fails in many ways
                 self.engine = Engine("torch", self.engine.dtype)
-                reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
                 warnings.warn(f"OpenVINO cannot run this network, so PyTorch does ({reason})", stacklevel=2)
         dtype = self.engine.dtype
         with torch.inference_mode(), torch.autocast(batch.device.type, dtype, enabled=dtype != torch.float32):
-            outputs = tuple(z.float() for z in self.network(batch))
-        done = Future()
-        done.set_result(outputs)
-        return done
+            return _Job(None, len(batch), tuple(z.float() for z in self.network(batch)))
 
     def _start(self, batch):
-        """Hand a batch to OpenVINO; one that is smaller than the first is filled up, and its outputs cut."""
+        """Hand a batch to the request that was idle for longest; a batch smaller than the first is filled up."""
         shape = tuple(batch.shape[1:])
-        if shape not in self.queues:
-            self.queues[shape] = (len(batch), _compile(self.network, batch, self.engine.dtype, self.key))
-        size, queue = self.queues[shape]
-        done, n = Future(), len(batch)
-        if n < size:
-            batch = torch.cat([batch, batch.new_zeros(size - n, *shape)])
-        queue.start_async({0: batch.contiguous().numpy()}, (done, n))
-        return done
+        if shape not in self.compiled or len(batch) > self.compiled[shape][0]:
+            requests = _compile(self.network, batch, self.engine.dtype, self.key)
+            self.compiled[shape] = len(batch), deque(_Job(request, 0, ()) for request in requests)
+        size, jobs = self.compiled[shape]
+        oldest = jobs.popleft()
+        oldest.result()
+        job = _Job(oldest.request, len(batch))
+        if len(batch) < size:
+            batch = torch.cat([batch, batch.new_zeros(size - len(batch), *shape)])
+        job.request.start_async({0: batch.contiguous().numpy()})
+        jobs.append(job)
+        return job
+
+
+class _Job:
+    """The outputs of a batch of n, or the request that will have them."""
+
+    def __init__(self, request, n, outputs=None):
+        self.request, self.n, self.outputs = request, n, outputs
+
+    def result(self):
+        if self.outputs is None:
+            self.request.wait()
+            tensors = self.request.output_tensors
+            self.outputs = tuple(torch.from_numpy(t.data[: self.n].copy()).float() for t in tensors)
+        return self.outputs
 
 
 def _compile(network, example, dtype, key):
-    """An OpenVINO queue of the network for batches of the example's shape; the conversion is kept under ``key``."""
+    """OpenVINO's requests to the network for batches of the example's shape; the conversion is kept under ``key``."""
     import openvino
 
     core, path = openvino.Core(), None
@@ -131,9 +146,9 @@ def _compile(network, example, dtype, key):
         "INFERENCE_PRECISION_HINT": "bf16" if dtype == torch.bfloat16 else "f32",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
     }
-    queue = openvino.AsyncInferQueue(core.compile_model(model, "CPU", settings))
-    queue.set_callback(_note_outputs)
-    return queue
+    compiled = core.compile_model(model, "CPU", settings)
+    streams = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+    return [compiled.create_infer_request() for _ in range(streams + 1)]  # one waits while the others are computed
 
 
 def _keep(model, path):
@@ -145,14 +160,6 @@ def _keep(model, path):
         openvino.save_model(model, xml, compress_to_fp16=False)
         os.replace(xml.with_suffix(".bin"), path.with_suffix(".bin"))
         os.replace(xml, part)
-
-
-def _note_outputs(request, job):
-    done, n = job
-    try:
-        done.set_result(tuple(torch.from_numpy(o.data[:n].copy()).float() for o in request.output_tensors))
-    except Exception as error:  # an exception here would otherwise be lost, and the wait for the outputs endless
-        done.set_exception(error)
 
 
 def _openvino_version():

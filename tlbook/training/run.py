@@ -15,6 +15,7 @@ from torch import nn
 from tqdm import tqdm
 
 from tlbook import processes
+from tlbook.arguments import positive_number, whole_number
 from tlbook.data import Split
 from tlbook.device import inference_dtype
 from tlbook.evaluation import evaluate
@@ -68,23 +69,6 @@ class Settings:
         object.__setattr__(self, "clip", clip)
         if not isinstance(self.augment, str | None) or self.augment not in AUGMENTATIONS:
             raise ValueError(f"augment must be one of {list(AUGMENTATIONS)}, got {self.augment!r}")
-
-
-def whole_number(name, value, least):
-    """``value`` as an int, or an error that names the argument."""
-    try:
-        if isinstance(value, str | bytes | bool) or int(value) != value or value < least:
-            raise ValueError
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}") from None
-    return int(value)
-
-
-def positive_number(name, value):
-    """``value`` as a float, or an error that names the argument."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 < value < math.inf:
-        raise ValueError(f"{name} must be above 0 and finite, and a number, got {value!r}")
-    return float(value)
 
 
 @dataclass

@@ -1,0 +1,127 @@
+"""The forward pass: whatever computes it, the outputs are those of the plain one."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import tlbook as tl
+from tlbook import forward
+from tlbook.forward import Engine, Forward, Stages, choose_engine
+
+pytest.importorskip("openvino", reason="needs OpenVINO: pip install openvino")
+
+FAMILIES = ["test_resnet", "test_efficientnet", "test_convnext", "test_vit", "test_byobnet"]
+
+
+@pytest.fixture(autouse=True)
+def on_the_cpu(monkeypatch, tmp_path):
+    monkeypatch.setenv("TLBOOK_DEVICE", "cpu")
+    monkeypatch.setenv("TLBOOK_CACHE", str(tmp_path))
+
+
+def backbone(name="test_resnet", seed=0):
+    torch.manual_seed(seed)
+    return tl.load_backbone(name, weights=None)
+
+
+def batch(b, n=4, seed=0):
+    return torch.randn(n, 3, b.input_size, b.input_size, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-4), (torch.bfloat16, 0.1)])
+def test_openvino_gives_the_features_of_the_plain_pass_in_every_stage(name, dtype, tolerance):
+    b = backbone(name)
+    x = batch(b)
+    found = Forward(Stages(b, list(b.stages)), Engine("openvino", dtype)).submit(x).result()
+    with torch.inference_mode():
+        expected = b.forward_stages(x, list(b.stages)).values()
+    for stage, z, plain in zip(b.stages, found, expected, strict=True):
+        assert z.dtype == torch.float32 and (z - plain).norm() <= tolerance * plain.norm(), stage
+
+
+def test_batches_come_back_in_their_order_and_a_smaller_last_one_is_cut():
+    b = backbone()
+    batches = [batch(b, n, seed=n) for n in (5, 5, 5, 5, 3)] + [batch(b, 5, seed=9)[..., :20, :24]]
+    f = Forward(Stages(b, ["layer2", "final"]), Engine("openvino", torch.float32))
+    futures = [f.submit(x) for x in batches]
+    for x, future in zip(batches, futures, strict=True):
+        with torch.inference_mode():
+            plain = b.forward_stages(x, ["layer2", "final"]).values()
+        for z, expected in zip(future.result(), plain, strict=True):
+            assert z.shape == expected.shape and torch.allclose(z, expected, atol=1e-4)
+
+
+def test_what_was_converted_is_found_again_under_its_key_and_under_no_other(tmp_path):
+    b, other = backbone(), backbone(seed=1)
+    x = batch(b)
+    first = Forward(Stages(b, ["final"]), Engine("openvino", torch.float32), key=[b.fingerprint, "final"])
+    (z,) = first.submit(x).result()
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "engines").iterdir()}
+    assert sorted(path.suffix for path in kept) == [".bin", ".xml"]
+    again = Forward(None, Engine("openvino", torch.float32), key=[b.fingerprint, "final"])  # nothing to convert
+    assert torch.equal(again.submit(x).result()[0], z)
+    third = Forward(Stages(other, ["final"]), Engine("openvino", torch.float32), key=[other.fingerprint, "final"])
+    assert not torch.allclose(third.submit(x).result()[0], z, atol=1e-3)
+    assert all(path.stat().st_mtime_ns == when for path, when in kept.items())
+
+
+def test_what_cannot_be_converted_runs_in_torch_and_says_so_once(monkeypatch):
+    import openvino
+
+    def refuse(*_, **__):
+        raise RuntimeError("no such operation\nand a long story")
+
+    monkeypatch.setattr(openvino, "convert_model", refuse)
+    b = backbone()
+    f = Forward(Stages(b, ["final"]), Engine("openvino", torch.float32))
+    with pytest.warns(UserWarning, match=r"PyTorch does \(no such operation\)") as said:
+        first, second = f.submit(batch(b)), f.submit(batch(b))
+    assert len(said) == 1 and torch.equal(first.result()[0], second.result()[0])
+
+
+def test_an_engine_is_chosen_by_the_work_there_is(monkeypatch):
+    b = backbone()
+    f, x = Stages(b, ["final"]), batch(b, 1)
+    monkeypatch.delenv("TLBOOK_ENGINE", raising=False)
+    enough = forward.WORTH_COMPILING / forward.flops(f, x)
+    assert choose_engine(f, x, int(enough / 2), "float32") == Engine("torch", torch.float32)
+    assert choose_engine(f, x, int(enough * 2), "float32") == Engine("openvino", torch.float32)
+    monkeypatch.setenv("TLBOOK_ENGINE", "torch")
+    assert choose_engine(f, x, int(enough * 2)).name == "torch"
+    monkeypatch.setenv("TLBOOK_ENGINE", "openvino")
+    assert choose_engine(f, x, 1).name == "openvino"
+    monkeypatch.setenv("TLBOOK_ENGINE", "tensorrt")
+    with pytest.raises(ValueError, match="TLBOOK_ENGINE must be torch or openvino, or not set, got 'tensorrt'"):
+        choose_engine(f, x, 1)
+    monkeypatch.setattr(forward, "_openvino_version", lambda: None)
+    monkeypatch.setenv("TLBOOK_ENGINE", "openvino")
+    with pytest.raises(ValueError, match="pip install openvino"):
+        choose_engine(f, x, 1)
+
+
+def test_operations_are_counted_as_by_hand():
+    conv = nn.Conv2d(3, 8, 3, padding=1)
+    assert forward.flops(conv, torch.zeros(1, 3, 10, 10)) == 2 * 100 * 8 * 27
+
+
+def test_features_by_either_engine_are_the_same(monkeypatch):
+    data = tl.data.solar_cells(64).subset(range(40))
+    b, found = tl.load_backbone(), {}
+    for engine in ("torch", "openvino"):
+        monkeypatch.setenv("TLBOOK_ENGINE", engine)
+        views = ("identity", "hflip", "scale:0.5")
+        found[engine] = tl.extract(b, data, stages=("blocks.4", "final"), views=views, precision="float32")
+    a, c = found.values()
+    assert a.blocks == c.blocks and np.allclose(a.X, c.X, atol=1e-4)
+
+
+def test_the_network_is_left_as_it_was():
+    b = backbone()
+    before = copy.deepcopy(b.state_dict())
+    Forward(Stages(b, ["final"]), Engine("openvino", torch.bfloat16)).submit(batch(b)).result()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in b.state_dict().items())
+    assert all(p.requires_grad for p in b.parameters())
