@@ -10,7 +10,8 @@ from sklearn.utils.class_weight import compute_sample_weight
 import tlbook as tl
 from tlbook.data import Dataset, Split
 from tlbook.feature_extraction import Features
-from tlbook.probes import CS, fit_path
+from tlbook.logistic import fit_path
+from tlbook.probes import CS
 
 
 def made_features(n=150, D=12, K=2, seed=0, groups=10):
@@ -48,7 +49,7 @@ def test_the_objective_reaches_that_of_scikit_learn(n, D, K, weighted):
         assert objective == pytest.approx(theirs, rel=1e-5)
         probe = tl.linear_probe(made, all_rows(made), C=C, sample_weight=weight)
         assert np.allclose(probe.predict_proba(made.X), model.predict_proba(Z), atol=2e-4)
-        assert np.allclose(probe.coef, W, atol=1e-4) and np.allclose(probe.intercept, b, atol=1e-3)
+        assert np.allclose(probe.coef, W, atol=1e-4) and np.allclose(probe.intercept, b, atol=5e-3)
 
 
 @pytest.mark.parametrize("stage, rows", [("blocks.4", slice(None, None, 26)), ("blocks.2", slice(None, None, 2))])
