@@ -67,7 +67,8 @@ class Problems:
         self.Z, self.y, self.K, self.R = Z, torch.as_tensor(y, device=Z.device), K, K if K > 2 else 1
         self.s = torch.as_tensor(s, device=Z.device).to(Z)
         self.total = self.s.sum(0).clamp_min(1e-30)
-        self.axes, self.spread = principal_axes(Z) if axes is None else (part.to(Z) for part in axes)
+        axes, spread = principal_axes(Z) if axes is None else axes
+        self.axes, self.spread = torch.linalg.qr(axes.to(Z)).Q, spread.to(Z)  # at right angles in this precision too
 
         # What each problem takes out of Z: the mean and deviation of its own rows, whatever these weigh.
         own = (self.s > 0).to(Z)
@@ -115,9 +116,11 @@ class Problems:
 
     def precondition(self, g, h):
         """Divide the gradient g (P, R, D + 1) by 1 + h λ along the principal axes, and that of b by h."""
-        along = (g[:, :, :-1].flatten(0, 1) @ self.axes).view(*h.shape, -1)
-        along *= 1 / (1 + h[:, :, None] * self.spread) - 1
-        dW = g[:, :, :-1] + (along.flatten(0, 1) @ self.axes.T).view_as(g[:, :, :-1])
+        dW = g[:, :, :-1].flatten(0, 1)
+        along = dW @ self.axes
+        rest = dW - along @ self.axes.T if self.axes.shape[0] > self.axes.shape[1] else 0  # h λ = 0 across the axes
+        dW = rest + (along / (1 + h.flatten()[:, None] * self.spread)) @ self.axes.T
+        dW = dW.view_as(g[:, :, :-1])
         return torch.cat([dW, g[:, :, -1:] / h[:, :, None]], 2)
 
     def minimise(self, t, C, tol, steps=1000, memory=10):

@@ -10,7 +10,7 @@ have one row of W (the second class against the first), as in scikit-learn, so t
 """
 
 from dataclasses import dataclass, field
-from numbers import Real
+from numbers import Integral, Real
 
 import numpy as np
 import torch
@@ -81,7 +81,7 @@ def linear_probe(features, split, *, C=None, class_weight=None, sample_weight=No
         raise ValueError(f"the training rows hold class {y[weight > 0][0]} only: a classifier needs at least two")
     if C is not None and not (_is_number(C) and 0 < C < np.inf):
         raise ValueError(f"C must be above 0 and finite, or None to choose it, got {C!r}")
-    if not isinstance(folds, (int, np.integer)) or folds < 2:
+    if not (_is_number(folds, Integral) and folds >= 2):
         raise ValueError(f"folds must be a whole number of at least 2, got {folds!r}")
 
     # The path of C: each is judged by the log loss of the rows that were held out.
@@ -133,7 +133,7 @@ def _weights(features, split, sample_weight, class_weight):
     try:
         weight = np.ones(N) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
     except (TypeError, ValueError):
-        raise ValueError(f"sample_weight must be {N} numbers of at least 0, got {sample_weight!r}") from None
+        raise ValueError(f"sample_weight must be {N} numbers, got {type(sample_weight).__name__} of others") from None
     if weight.shape != (N,):
         raise ValueError(f"sample_weight must be {N} numbers, one for each example, got shape {weight.shape}")
     wrong = np.flatnonzero(~((weight >= 0) & (weight < np.inf)))
@@ -156,11 +156,12 @@ def _inner_folds(features, split, weight, folds, seed):
     """
     y = np.asarray(features.y)[split.train]
     groups = None if features.groups is None else np.asarray(features.groups)[split.train]
-    by, units = ("random", len(y)) if groups is None else ("group", len(np.unique(groups)))
+    by, units = ("random", np.bincount(y).max()) if groups is None else ("group", len(np.unique(groups)))
     if units < 2:
-        raise ValueError("the training rows are of one group, and C is chosen on held-out groups: give C=, or more")
+        few = "one of each class" if groups is None else "of one group"
+        raise ValueError(f"the training rows are {few}, and C is chosen on held-out ones: give C=, or more rows")
     names = [str(k) for k in range(y.max() + 1)]
-    inner = Dataset(y, y, names, groups).folds(min(folds, units), by=by, seed=seed)
+    inner = Dataset(y, y, names, groups).folds(int(min(folds, units)), by=by, seed=seed)
     judged = np.zeros(len(y), dtype=bool)
     for part in inner:
         judged[part.test] = np.isin(y[part.test], y[part.train][weight[part.train] > 0])
@@ -172,8 +173,8 @@ def _inner_folds(features, split, weight, folds, seed):
     return [part.test for part in inner], np.flatnonzero(judged)
 
 
-def _is_number(value):
-    return isinstance(value, Real) and not isinstance(value, (bool, np.bool_))
+def _is_number(value, kind=Real):
+    return isinstance(value, kind) and not isinstance(value, (bool, np.bool_))
 
 
 def knn_probe(features, split, *, k=20, temperature=0.07):
@@ -185,7 +186,7 @@ def knn_probe(features, split, *, k=20, temperature=0.07):
     Lesson 03. Wu et al., Unsupervised feature learning via non-parametric instance discrimination, CVPR 2018.
     """
     X, y, K = _training_rows(features, split)
-    if not isinstance(k, (int, np.integer)) or not 1 <= k <= len(y):
+    if not (_is_number(k, Integral) and 1 <= k <= len(y)):
         raise ValueError(f"k must be a whole number between 1 and the {len(y)} training examples, got {k!r}")
     if not (_is_number(temperature) and 0 < temperature < np.inf):
         raise ValueError(f"temperature must be above 0 and finite, got {temperature!r}")
