@@ -120,7 +120,7 @@ def test_the_principal_axes_carry_all_that_the_rows_hold(n, D):
     assert torch.allclose((axes * spread) @ axes.T, Z.T @ Z / n, atol=1e-8)
 
 
-@pytest.mark.parametrize("C", [1e-8, 1e4, 1e6])
+@pytest.mark.parametrize("C", [1e-8, 1e4])
 @pytest.mark.parametrize("n, D", [(40, 90), (200, 15)], ids=["more dimensions", "more examples"])
 def test_a_penalty_far_from_the_path_is_solved(C, n, D):
     made = made_features(n, D, 3)

@@ -124,7 +124,7 @@ class Problems:
         return torch.cat([dW, g[:, :, -1:] / h[:, :, None]], 2)
 
     def minimise(self, t, C, tol, steps=1000, memory=10):
-        """L-BFGS from t: the solution, f (P,) and the probabilities. A gap above 10 ``tol`` f is warned of."""
+        """L-BFGS from t: the solution, f (P,) and the probabilities. A gap above 100 ``tol`` f is warned of."""
         value, g, p = self.objective(t, C)
         h, history = self.curvature(p, C), []
         noise = 10 * torch.finfo(t.dtype).eps  # of value, relative
@@ -159,8 +159,8 @@ class Problems:
                 break  # not even the smallest step helps: the numbers have no more digits
             change = new_g - g
             history = [*history, (step, change, _dot(step, change).clamp_min(1e-30))][-memory:]
-            t, value, g = t + step, new_value, new_g
-        if (gap > 10 * tol * value).any():
+            t, value, g, h = t + step, new_value, new_g, self.curvature(p, C)
+        if (gap > 100 * tol * value).any():
             worst = int((gap / value).argmax())
             warnings.warn(
                 f"logistic regression at C = {C:g} is not solved: gradient {g[worst].norm().item():.1g}, its objective "
