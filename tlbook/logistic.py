@@ -202,7 +202,7 @@ def fit_path(X, y, Cs, weight=None, K=None, *, tol=1e-7, axes=None, start=None):
         yield value.item(), W.numpy(), (b - W @ mean).numpy()
 
 
-def held_out_path(Z, y, Cs, parts, weight, K, *, axes=None, tol=1e-4):
+def held_out_path(Z, y, Cs, parts, weight, K, *, axes=None, tol=1e-5):
     """Solve, for each C in turn, the problems that leave one part of the rows out, and predict these rows.
 
     Args:
