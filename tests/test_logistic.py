@@ -28,7 +28,7 @@ def reference(X, y, C, weight=None):
 @pytest.mark.parametrize("weighted", [False, True])
 def test_the_objective_reaches_that_of_scikit_learn(n, D, K, weighted):
     made = made_features(n, D, K)
-    weight = np.random.default_rng(1).random(n) * 2 if weighted else None
+    weight = (np.random.default_rng(1).random(n) * 3 - 1).clip(0) if weighted else None  # a third weighs nothing
     Cs = [1e-3, 0.1, 10]
     for C, (objective, W, b) in zip(Cs, fit_path(made.X, made.y, Cs, weight), strict=True):
         theirs, model, Z = reference(made.X, made.y, C, weight)
@@ -68,7 +68,7 @@ def test_the_gradient_is_that_of_the_objective(K):
     """Central differences, for two problems with weights of their own on the same rows."""
     made = made_features(30, 4, K)
     s = np.random.default_rng(0).random((30, 2)) * (np.arange(30)[:, None] % 3 != [0, 1])
-    problems = Problems(standardise(made.X)[0], made.y, s, K)
+    problems = Problems(standardise(made.X)[0], made.y, s, s > 0, K)
     t = torch.randn(2, problems.R, 5, generator=torch.Generator().manual_seed(0)).double()
     _, g, _ = problems.objective(t, 0.7)
     for i in range(t[0].numel()):
@@ -98,16 +98,17 @@ def test_held_out_rows_are_predicted_as_by_a_fit_without_them(n, D, K):
         made.y[parts[1]] = np.where(made.y[parts[1]] == 2, 0, made.y[parts[1]])
         made.y[np.setdiff1d(np.arange(n), parts[2])] %= 2
         made.y[parts[2][:5]] = 2
-    weight = np.random.default_rng(1).random(n) + 0.5
+    weight = np.random.default_rng(1).integers(0, 3, n) + (made.y == 2)
     Z, Cs = standardise(made.X, torch.float32)[0], [1e-3, 0.1]
     for C, (p, _) in zip(Cs, held_out_path(Z, made.y, Cs, parts, weight, K, tol=1e-7), strict=True):
         for part in parts:
             rows = np.setdiff1d(np.arange(n), part)
             scaler = StandardScaler().fit(made.X[rows])
-            present = np.unique(made.y[rows])
+            present = np.unique(made.y[rows][weight[rows] > 0])
             strength = 2 * C if len(present) < K else C  # a row for each of two classes: half the penalty
             model = LogisticRegression(C=strength, tol=1e-10, max_iter=20_000)
-            model.fit(scaler.transform(made.X[rows]), made.y[rows], weight[rows])
+            heavy = rows[weight[rows] > 0]
+            model.fit(scaler.transform(made.X[heavy]), made.y[heavy], weight[heavy])
             assert np.allclose(p[part][:, present], model.predict_proba(scaler.transform(made.X[part])), atol=2e-3)
             assert np.allclose(p[part].sum(1), 1)
 
@@ -135,3 +136,10 @@ def test_an_unfinished_solution_is_said_with_its_c_and_its_gradient(monkeypatch)
     monkeypatch.setattr(Problems, "minimise", functools.partialmethod(Problems.minimise, steps=2))
     with pytest.warns(RuntimeWarning, match=r"C = 10 is not solved: gradient .* take a smaller C"):
         tl.linear_probe(made, all_rows(made), C=10)
+
+
+@pytest.mark.parametrize("n, D", [(10, 30), (30, 10)], ids=["more dimensions", "more examples"])
+def test_features_that_are_all_constant_leave_the_class_shares(n, D):
+    y = np.arange(n) % 5 // 2  # 2 : 2 : 1
+    _, W, b = next(fit_path(np.full((n, D), 3.0), y, [1.0]))
+    assert (W == 0).all() and np.allclose(np.exp(b) / np.exp(b).sum(), [0.4, 0.4, 0.2], atol=1e-3)

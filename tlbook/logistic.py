@@ -59,20 +59,19 @@ def principal_axes(Z):
 class Problems:
     """P problems on the same rows Z (N, D) and labels y (N,) of K classes, with weights s (N, P) of their own.
 
-    Each standardises Z on its own rows. The unknowns are one tensor (P, R, D + 1): W, then b, with R = K rows of W, or
-    1 for two classes.
+    Each standardises Z once more, on its own rows: those where ``own`` (N, P) is True, whatever they weigh. The
+    unknowns are one tensor (P, R, D + 1): W, then b, with R = K rows of W, or 1 for two classes.
     """
 
-    def __init__(self, Z, y, s, K, axes=None):
+    def __init__(self, Z, y, s, own, K, axes=None):
         self.Z, self.y, self.K, self.R = Z, torch.as_tensor(y, device=Z.device), K, K if K > 2 else 1
         self.s = torch.as_tensor(s, device=Z.device).to(Z)
-        self.total = self.s.sum(0).clamp_min(1e-30)
         axes, spread = principal_axes(Z) if axes is None else axes
         self.axes, self.spread = torch.linalg.qr(axes.to(Z)).Q, spread.to(Z)  # at right angles in this precision too
 
-        # What each problem takes out of Z: the mean and deviation of its own rows, whatever these weigh.
-        own = (self.s > 0).to(Z)
-        own /= own.sum(0).clamp_min(1)
+        # What each problem takes out of Z: the mean and deviation of its own rows.
+        own = torch.as_tensor(own, device=Z.device).to(Z)
+        own = own / own.sum(0).clamp_min(1)
         self.mean = own.T @ Z
         square = sum(w.T @ z.square() for w, z in zip(own.split(4096), Z.split(4096), strict=True))
         self.deviation = (square - self.mean.square()).clamp_min(0).sqrt()
@@ -172,7 +171,7 @@ class Problems:
         return t, value, p
 
 
-def fit_path(X, y, Cs, weight=None, K=None, *, tol=1e-7, axes=None, start=None):
+def fit_path(X, y, Cs, weight=None, K=None, *, tol=1e-8, axes=None, start=None):
     """Solve the problem for each C in turn, in float64, each from the last one's solution, when it is asked for.
 
     Args:
@@ -188,8 +187,9 @@ def fit_path(X, y, Cs, weight=None, K=None, *, tol=1e-7, axes=None, start=None):
         RuntimeWarning: a solution that is not reached, naming C, the gradient and the gap that are left.
     """
     Z, mean, deviation = standardise(X)
-    s = np.ones(len(y)) if weight is None else np.asarray(weight, dtype=np.float64)
-    problem = Problems(Z, y, s[:, None], K or int(y.max()) + 1, axes)
+    every = np.ones((len(y), 1))
+    s = every if weight is None else np.asarray(weight, dtype=np.float64)[:, None]
+    problem = Problems(Z, y, s, every, K or int(y.max()) + 1, axes)
     t = problem.start()
     if start is not None:
         t = torch.where(t.abs() == UNSEEN, t, start[None].to(t))
@@ -211,11 +211,11 @@ def held_out_path(Z, y, Cs, parts, weight, K, *, axes=None, tol=1e-5):
     Yields:
         (N, K) float64 probabilities of each row where it was held out, and (R, D + 1) the mean of the solutions.
     """
-    s = np.tile(np.asarray(weight, dtype=np.float64)[:, None], len(parts))
     held_out = np.empty(len(y), dtype=np.int64)
-    for k, rows in enumerate(parts):
-        s[rows, k], held_out[rows] = 0, k
-    problems = Problems(Z, y, s, K, axes)
+    for part, rows in enumerate(parts):
+        held_out[rows] = part
+    own = held_out[:, None] != np.arange(len(parts))
+    problems = Problems(Z, y, np.asarray(weight, dtype=np.float64)[:, None] * own, own, K, axes)
     t = problems.start()
     for C in Cs:
         t, _, p = problems.minimise(t, C, tol)

@@ -55,7 +55,7 @@ def linear_probe(features, split, *, C=None, class_weight=None, sample_weight=No
     Args:
         features: `Features` of N examples.
         split: a `Split`; only its ``train`` is looked at.
-        C: the inverse strength of the penalty; None chooses it from `CS`.
+        C: the inverse strength of the penalty; None chooses it from `CS`, which ends after two in a row that are worse.
         class_weight: None, or "balanced" to give every class the same total weight.
         sample_weight: (N,) non-negative weights, or None.
         folds: parts of the training rows to choose C on; whole groups where there are any, at most as many.
