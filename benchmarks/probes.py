@@ -42,7 +42,7 @@ class Shape:
 
 SHAPES = {
     "1,600 × 1,280, 2 classes, groups": Shape(1600, 1280, 2, grouped=True),
-    "3,000 × 768, 37 classes": Shape(3000, 768, 37, Cs=10),
+    "3,000 × 768, 37 classes": Shape(3000, 768, 37, Cs=9),
     "10,000 × 2,048, 100 classes": Shape(10_000, 2048, 100, Cs=5, repeats=1),
     "50,000 × 1,280, 10 classes": Shape(50_000, 1280, 10, Cs=5, repeats=1),
 }
@@ -176,16 +176,19 @@ def compare(shape):
     with tempfile.TemporaryDirectory() as folder:
         X, y, groups = made_features(shape)
         Path(folder, "data.pkl").write_bytes(pickle.dumps((X, y, groups)))
-        # scikit-learn's best setting is looked for on the four strongest C; where only a few are run, it is known
-        settings = [(f"lbfgs {dtype}", jobs) for dtype in ("float64", "float32") for jobs in (None, os.cpu_count())]
-        if shape.K == 2:  # they were slower by far there, and a multi-class Hessian does not fit in memory
+        # scikit-learn's best setting is looked for on the four strongest C of the first shape. The Newton solvers are
+        # the slowest there, and a multi-class Hessian does not fit in memory
+        tried, best = {}, ("lbfgs float32", os.cpu_count())
+        if shape.K == 2:
+            settings = [(f"lbfgs {dtype}", jobs) for dtype in ("float64", "float32") for jobs in (None, os.cpu_count())]
             settings += [("newton-cholesky float64", None), ("newton-cg float64", None)]
-        tried = {s: in_process(folder, s[0], CS[:4], s[1])[0] for s in settings} if shape.repeats > 1 else {}
-        best = min(tried, key=tried.get) if tried else ("lbfgs float32", os.cpu_count())
+            tried = {s: in_process(folder, s[0], CS[:4], s[1])[0] for s in settings}
+            best = min(tried, key=tried.get)
         runs = {"tlbook": [], "scikit-learn": []}
         for _ in range(shape.repeats):
             runs["tlbook"].append(in_process(folder, "ours", CS[: shape.Cs]))
             runs["scikit-learn"].append(in_process(folder, best[0], CS[: shape.Cs], best[1]))
+            print(*[f"{name} {found[-1][0]:.1f} s" for name, found in runs.items()], flush=True)
     C = runs["tlbook"][0][1]
     f = {name: objective(X, y, *found[0][2:4], C) for name, found in runs.items() if found[0][1] == C}
     seconds = {name: [round(run[0], 2) for run in found] for name, found in runs.items()}

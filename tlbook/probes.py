@@ -7,6 +7,7 @@ one answer:
 
 on features standardised with the mean and deviation of the training rows. The intercept b is not penalised. Two classes
 have one row of W (the second class against the first), as in scikit-learn, so that C means the same there.
+`tlbook.logistic` finds it.
 """
 
 from dataclasses import dataclass, field
