@@ -101,7 +101,7 @@ def run_theirs(X, y, groups, Cs, solver, dtype, jobs):
         cv=[(fold.train, fold.test) for fold in folds],
         scoring="neg_log_loss",
         solver=solver,
-        tol=1e-4,
+        tol=1e-4 if y.max() == 1 else 1e-5,  # at 1e-4 it ends 7e-5 above the optimum with 37 classes
         max_iter=5000,
         n_jobs=jobs,
         l1_ratios=(0.0,),
