@@ -176,8 +176,8 @@ def compare(shape):
     with tempfile.TemporaryDirectory() as folder:
         X, y, groups = made_features(shape)
         Path(folder, "data.pkl").write_bytes(pickle.dumps((X, y, groups)))
-        # scikit-learn's best setting is looked for on the four strongest C of the first shape. The Newton solvers are
-        # the slowest there, and a multi-class Hessian does not fit in memory
+        # scikit-learn's best setting is looked for on the four strongest C of the first shape only; the others take
+        # lbfgs in float32, a process for each core, which is assumed and not searched for
         tried, best = {}, ("lbfgs float32", os.cpu_count())
         if shape.K == 2:
             settings = [(f"lbfgs {dtype}", jobs) for dtype in ("float64", "float32") for jobs in (None, os.cpu_count())]
