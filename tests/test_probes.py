@@ -1,5 +1,7 @@
 """Probes: the convex problem is solved as scikit-learn solves it, and held-out rows take no part."""
 
+import warnings
+
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
@@ -10,7 +12,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 import tlbook as tl
 from tlbook.data import Dataset, Split
 from tlbook.feature_extraction import Features
-from tlbook.probes import CS, fit_path
+from tlbook.probes import CS
 
 
 def made_features(n=150, D=12, K=2, seed=0, groups=10):
@@ -25,46 +27,6 @@ def made_features(n=150, D=12, K=2, seed=0, groups=10):
 def all_rows(features):
     rows = np.arange(len(features.y))
     return Split(rows, rows[:0], rows[:0])
-
-
-def reference(X, y, C, weight=None):
-    """scikit-learn's solution on standardised features, and the value of our objective there."""
-    Z = StandardScaler().fit_transform(X.astype(np.float64))
-    weight = np.ones(len(y)) if weight is None else weight
-    model = LogisticRegression(C=C, tol=1e-10, max_iter=20_000).fit(Z, y, weight)
-    losses = -np.log(model.predict_proba(Z)[np.arange(len(y)), y])
-    return C * (weight * losses).sum() + 0.5 * (model.coef_**2).sum(), model, Z
-
-
-@pytest.mark.parametrize("K", [2, 3])
-@pytest.mark.parametrize("n, D", [(40, 90), (200, 15)], ids=["more dimensions", "more examples"])
-@pytest.mark.parametrize("weighted", [False, True])
-def test_the_objective_reaches_that_of_scikit_learn(n, D, K, weighted):
-    made = made_features(n, D, K)
-    weight = np.random.default_rng(1).random(n) * 2 if weighted else None
-    Cs = [1e-3, 0.1, 10]
-    for C, (objective, W, b) in zip(Cs, fit_path(made.X, made.y, Cs, weight), strict=True):
-        theirs, model, Z = reference(made.X, made.y, C, weight)
-        assert objective == pytest.approx(theirs, rel=1e-5)
-        probe = tl.linear_probe(made, all_rows(made), C=C, sample_weight=weight)
-        assert np.allclose(probe.predict_proba(made.X), model.predict_proba(Z), atol=2e-4)
-        assert np.allclose(probe.coef, W, atol=1e-4) and np.allclose(probe.intercept, b, atol=1e-3)
-
-
-@pytest.mark.parametrize("stage, rows", [("blocks.4", slice(None, None, 26)), ("blocks.2", slice(None, None, 2))])
-def test_the_objective_reaches_that_of_scikit_learn_on_real_features(solar_features, stage, rows):
-    X, y = solar_features.select(stage).X[rows], solar_features.y[rows]
-    assert (X.shape[1] > len(X)) == (stage == "blocks.4")
-    for C, (objective, _, _) in zip([1e-3, 0.1], fit_path(X, y, [1e-3, 0.1]), strict=True):
-        assert objective == pytest.approx(reference(X, y, C)[0], rel=1e-5)
-
-
-def test_the_solution_does_not_depend_on_where_the_path_began():
-    made = made_features(80, 30, 3)
-    last = [list(fit_path(made.X, made.y, Cs))[-1] for Cs in ([0.1], [1e-4, 1e-2, 0.1], [100, 0.1])]
-    for objective, W, _ in last[1:]:
-        assert objective == pytest.approx(last[0][0], rel=1e-7)
-        assert np.allclose(W, last[0][1], atol=1e-4)
 
 
 def test_the_coefficients_act_on_features_as_they_are():
@@ -147,24 +109,25 @@ def test_balanced_class_weights_are_scikit_learns():
     assert np.allclose(a.coef, b.coef, atol=1e-6) and not np.allclose(a.coef, plain.coef, atol=1e-2)
 
 
-def test_a_weight_of_two_on_standardised_rows_counts_as_two_examples():
-    made = made_features(60)
-    Z = StandardScaler().fit_transform(made.X)
-    twice = np.concatenate([np.arange(60), np.arange(60)])
-    (one,) = fit_path(Z, made.y, [0.1], np.full(60, 2.0))
-    (two,) = fit_path(Z[twice], made.y[twice], [0.1])
-    assert np.allclose(one[1], two[1], atol=1e-5)
-
-
 @pytest.mark.parametrize(
     "options, says",
     [
-        ({"C": 0}, "C must be above 0"),
-        ({"C": float("nan")}, "C must be above 0"),
-        ({"sample_weight": np.ones(3)}, "sample_weight must be 150 numbers"),
-        ({"sample_weight": -np.ones(150)}, "at least 0"),
-        ({"sample_weight": np.full(150, np.nan)}, "at least 0"),
-        ({"class_weight": "even"}, "None or 'balanced'"),
+        ({"C": 0}, "C must be above 0.*got 0"),
+        ({"C": float("nan")}, "C must be above 0.*got nan"),
+        ({"C": np.inf}, "C must be above 0 and finite"),
+        ({"C": "1"}, "C must be above 0.*got '1'"),
+        ({"C": True}, "C must be above 0.*got True"),
+        ({"folds": 1}, "folds must be a whole number of at least 2, got 1"),
+        ({"folds": 2.5}, "folds must be a whole number of at least 2, got 2.5"),
+        ({"folds": "4", "C": 1.0}, "folds must be a whole number of at least 2, got '4'"),
+        ({"sample_weight": np.ones(3)}, "sample_weight must be 150 numbers, one for each example"),
+        ({"sample_weight": -np.ones(150)}, "at least 0 and finite, got -1.0 for example 0"),
+        ({"sample_weight": np.where(np.arange(150) == 7, np.nan, 1)}, "got nan for example 7"),
+        ({"sample_weight": np.where(np.arange(150) == 7, np.inf, 1)}, "got inf for example 7"),
+        ({"sample_weight": ["heavy"] * 150}, "sample_weight must be 150 numbers"),
+        ({"sample_weight": np.zeros(150)}, "sample_weight is 0 for every training row"),
+        ({"class_weight": "even"}, "None or 'balanced', got 'even'"),
+        ({"class_weight": np.ones(2)}, "None or 'balanced'"),
     ],
 )
 def test_an_option_that_makes_no_sense_is_an_error(options, says):
@@ -173,18 +136,88 @@ def test_an_option_that_makes_no_sense_is_an_error(options, says):
         tl.linear_probe(made, all_rows(made), **options)
 
 
+@pytest.mark.parametrize("probe", [tl.linear_probe, tl.knn_probe])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_feature_that_is_not_finite_is_named(probe, value):
+    made = made_features()
+    made.X[[7, 120], [3, 0]] = value
+    made = Features(made.X, made.y, made.groups, {"first": slice(0, 3), "second": slice(3, 12)})
+    rows = np.arange(100, 150)
+    with pytest.raises(ValueError, match=r"example 7, column 3 \(block 'second'\)"):
+        probe(made, all_rows(made))
+    with pytest.raises(ValueError, match=r"example 120, column 0 \(block 'first'\)"):
+        probe(made, Split(rows, rows[:0], rows[:0]))
+    assert probe(made, Split(np.arange(8, 100), rows[:0], rows[:0])).predict_proba(made.X[8:100]).shape == (92, 2)
+
+
+@pytest.mark.parametrize("y", [np.zeros(150), np.full(150, "a"), np.arange(150) - 1, np.zeros((150, 2), int)])
+@pytest.mark.parametrize("probe", [tl.linear_probe, tl.knn_probe])
+def test_labels_that_are_no_class_numbers_are_an_error(probe, y):
+    made = made_features()
+    with pytest.raises(ValueError, match="features.y must be N integers from 0 on"):
+        probe(Features(made.X, y, made.groups, made.blocks), all_rows(made))
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("counts", [(1, 30), (2, 30), (3, 30), (3, 3), (5, 5), (1, 20, 20), (2, 20, 20), (5, 5, 5)])
+def test_a_few_examples_of_a_class_are_enough(counts, grouped):
+    """Three examples cannot be dealt to four parts, and where one is held out nothing may be left to learn from."""
+    rng = np.random.default_rng(0)
+    y = np.repeat(np.arange(len(counts)), counts)
+    X = (rng.normal(size=(len(y), 20)) + 2 * rng.normal(size=(len(counts), 20))[y]).astype(np.float32)
+    few = Features(X, y, np.arange(len(y)) // 2 if grouped else None, {"made": slice(0, 20)})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        probe = tl.linear_probe(few, all_rows(few))
+    assert (probe.predict_proba(X).argmax(1) == y).all()
+    assert probe.path[0]["log loss"] < 1.3  # a class that a part never saw is not held against any C
+
+
+def test_rows_on_which_no_c_can_be_judged_are_an_error_until_c_is_given():
+    made = made_features(4, 5)
+    for groups in (None, np.array([0, 1])):  # one example of each class; a group for each class
+        pair = Features(made.X[:2], np.array([0, 1]), groups, made.blocks)
+        with pytest.raises(ValueError, match="give C="):
+            tl.linear_probe(pair, all_rows(pair))
+        assert (tl.linear_probe(pair, all_rows(pair), C=1.0).predict_proba(pair.X).argmax(1) == pair.y).all()
+
+
+@pytest.mark.parametrize("C", [None, 0.1])
+@pytest.mark.parametrize("missing", [0, 1, 2])
+def test_a_class_without_a_training_row_has_probability_0(missing, C):
+    made = made_features(90, K=3)
+    rows = np.flatnonzero(made.y != missing)
+    probe = tl.linear_probe(made, Split(rows, rows[:0], rows[:0]), C=C)
+    p = probe.predict_proba(made.X)
+    assert p.shape == (90, 3) and np.isfinite(probe.coef).all() and np.isfinite(probe.intercept).all()
+    assert (p[:, missing] == 0).all() and (probe.coef[missing] == 0).all()
+    fitted = LogisticRegression(C=2 * probe.C, tol=1e-8)  # a row for each of two classes: half the penalty
+    fitted.fit(StandardScaler().fit_transform(made.X[rows]), made.y[rows])
+    Z = StandardScaler().fit(made.X[rows]).transform(made.X)
+    assert np.allclose(np.delete(p, missing, 1), fitted.predict_proba(Z), atol=2e-3)
+
+
 def test_a_single_class_or_no_rows_to_fit_is_an_error():
     made = made_features()
     for rows in (np.flatnonzero(made.y == 1), np.arange(0)):
         with pytest.raises(ValueError, match="at least two"):
             tl.linear_probe(made, Split(rows, rows[:0], rows[:0]))
+    with pytest.raises(ValueError, match="class 1 only"):
+        tl.linear_probe(made, all_rows(made), sample_weight=made.y)
 
 
-@pytest.mark.parametrize("k", [0, 151])
+@pytest.mark.parametrize("k", [0, 151, 2.5, "3", True, None])
 def test_an_impossible_number_of_neighbours_is_an_error(k):
     made = made_features()
     with pytest.raises(ValueError, match="between 1 and the 150"):
         tl.knn_probe(made, all_rows(made), k=k)
+
+
+@pytest.mark.parametrize("temperature", [0, -1, np.nan, "warm"])
+def test_an_impossible_temperature_is_an_error(temperature):
+    made = made_features()
+    with pytest.raises(ValueError, match="temperature must be above 0"):
+        tl.knn_probe(made, all_rows(made), temperature=temperature)
 
 
 @pytest.mark.parametrize("K", [2, 3])

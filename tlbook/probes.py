@@ -7,18 +7,19 @@ one answer:
 
 on features standardised with the mean and deviation of the training rows. The intercept b is not penalised. Two classes
 have one row of W (the second class against the first), as in scikit-learn, so that C means the same there.
+`tlbook.logistic` finds it.
 """
 
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
 from torch.nn import functional as F
 
-from tlbook import device
 from tlbook.data import Dataset
 from tlbook.evaluation import evaluate
+from tlbook.logistic import fit_path, held_out_path, principal_axes, standardise
 from tlbook.table import Table
 
 CS = tuple((10.0 ** np.arange(-5, 2.5, 0.5)).tolist())  # the regularisation path, from strong to weak
@@ -55,7 +56,7 @@ def linear_probe(features, split, *, C=None, class_weight=None, sample_weight=No
     Args:
         features: `Features` of N examples.
         split: a `Split`; only its ``train`` is looked at.
-        C: the inverse strength of the penalty; None chooses it from `CS`.
+        C: the inverse strength of the penalty; None chooses it from `CS`, which ends after two in a row that are worse.
         class_weight: None, or "balanced" to give every class the same total weight.
         sample_weight: (N,) non-negative weights, or None.
         folds: parts of the training rows to choose C on; whole groups where there are any, at most as many.
@@ -65,127 +66,116 @@ def linear_probe(features, split, *, C=None, class_weight=None, sample_weight=No
         Probe
 
     Raises:
-        ValueError: a single class or, where C is to be chosen, a single group in the training rows; a C that is not
-            positive; weights of another length.
+        ValueError: a single class or, where C is to be chosen, a single group in the training rows; a feature that is
+            not finite, naming the example; a C that is not positive; weights that are negative or of another length.
 
-    Lesson 03. Checked against scikit-learn's LogisticRegression.
+    Warns:
+        RuntimeWarning: a solution that is not reached, naming C and the gradient that is left.
+
+    A class of `features.y` without a training row gets the probability 0.
+
+    Lesson 03; `tlbook.logistic` solves it. Checked against scikit-learn's LogisticRegression.
     """
-    X, y = np.asarray(features.X[split.train]), features.y[split.train]
-    groups = None if features.groups is None else features.groups[split.train]
-    K = int(features.y.max()) + 1
-    if len(np.unique(y)) < 2:
-        raise ValueError(
-            f"the training rows hold class {y[0] if len(y) else 'none'} only: a classifier needs at least two"
-        )
-    if C is not None and not C > 0:
-        raise ValueError(f"C must be above 0, got {C!r}")
-    weight = np.ones(len(features.y)) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
-    if weight.shape != features.y.shape or not (weight >= 0).all():
-        raise ValueError(f"sample_weight must be {len(features.y)} numbers of at least 0, got shape {weight.shape}")
-    weight = weight[split.train]
-    if class_weight == "balanced":
-        weight = weight * balanced(y, weight)
-    elif class_weight is not None:
-        raise ValueError(f"class_weight must be None or 'balanced', got {class_weight!r}")
+    X, y, K = _training_rows(features, split)
+    weight = _weights(features, split, sample_weight, class_weight)
+    if len(np.unique(y[weight > 0])) < 2:
+        raise ValueError(f"the training rows hold class {y[weight > 0][0]} only: a classifier needs at least two")
+    if C is not None and not (_is_number(C) and 0 < C < np.inf):
+        raise ValueError(f"C must be above 0 and finite, or None to choose it, got {C!r}")
+    if not (_is_number(folds, Integral) and folds >= 2):
+        raise ValueError(f"folds must be a whole number of at least 2, got {folds!r}")
 
-    Z = _standardise(X)[0]
-    axes = _principal_axes(Z) if len(Z) >= Z.shape[1] else None  # found once: they serve every part of these rows
-    del Z
-    path, scores = Table(), None
+    # The path of C: each is judged by the log loss of the rows that were held out.
+    Z = standardise(X, torch.float32)[0]
+    axes = principal_axes(Z)
+    path, scores, start = Table(), None, None
     if C is None:
-        by, units = ("random", len(y)) if groups is None else ("group", len(np.unique(groups)))
-        if units < 2:
-            raise ValueError("the training rows are of one group, and C is chosen on held-out groups: give C=, or more")
-        inner = Dataset(X, y, [str(k) for k in range(K)], groups).folds(min(folds, units), by=by, seed=seed)
-        paths = [fit_path(X[p.train], y[p.train], CS, weight[p.train], K, axes=axes, tol=1e-4) for p in inner]
-        best = np.inf
-        for c, fits in zip(CS, zip(*paths, strict=True), strict=False):
-            p = np.empty((len(y), K))
-            for part, (_, W, b) in zip(inner, fits, strict=True):
-                p[part.test] = _softmax(X[part.test] @ W.T + b)
-            loss = float(np.average(-np.log(p[np.arange(len(y)), y].clip(1e-12)), weights=weight))
+        parts, judged = _inner_folds(features, split, weight, folds, seed)
+        best, worse = np.inf, 0
+        for c, (p, mean) in zip(CS, held_out_path(Z, y, CS, parts, weight, K, axes=axes), strict=False):
+            loss = float(np.average(-np.log(p[judged, y[judged]].clip(1e-12)), weights=weight[judged]))
             path.append({"C": c, "log loss": loss})
+            worse = 0 if loss < best else worse + 1
             if loss < best:
-                C, best, scores = c, loss, p
-            elif loss > 1.05 * best:  # past the valley: weaker penalties cost most to fit, and only lose
+                C, best, scores, start = c, loss, p, mean
+            elif worse == 2:  # past the valley: weaker penalties cost most to fit, and only lose
                 break
-    _, W, b = next(fit_path(X, y, [C], weight, K, axes=axes))
+
+    # The probe: all training rows at that C.
+    del Z
+    _, W, b = next(fit_path(X, y, [C], weight, K, axes=axes, start=start))
     return Probe(lambda X: _softmax(np.asarray(X, dtype=np.float64) @ W.T + b), float(C), W, b, path, scores)
 
 
-def fit_path(X, y, Cs, weight=None, K=None, tol=1e-6, axes=None):
-    """Solve the problem above for each C in turn, each from the last one's solution, when it is asked for.
+def _training_rows(features, split):
+    """The features and labels of ``split.train``, and K; an error where they cannot be fitted."""
+    labels = np.asarray(features.y)
+    if labels.ndim != 1 or labels.dtype.kind not in "iu" or (labels < 0).any():
+        raise ValueError(
+            f"features.y must be N integers from 0 on, got shape {labels.shape} of {labels.dtype}: number the classes"
+        )
+    if len(split.train) == 0:
+        raise ValueError("split.train is empty: a probe needs at least two classes of training rows")
+    X, y = np.asarray(features.X[split.train]), labels[split.train].astype(np.int64)
+    if not np.isfinite(X).all():
+        row, column = np.argwhere(~np.isfinite(X))[0]
+        block = next((f" (block {b!r})" for b, c in features.blocks.items() if c.start <= column < c.stop), "")
+        example = np.arange(len(labels))[split.train][row]
+        raise ValueError(
+            f"features.X holds {X[row, column]} at example {example}, column {column}{block}: leave the example out, "
+            "or extract it anew in float32"
+        )
+    return X, y, int(labels.max()) + 1
 
-    Args:
-        X: (N, D). y: (N,) labels. Cs: the strengths, best in rising order. weight: (N,) or None. K: classes.
-        axes: (D, D) a rotation in which the columns of X hardly correlate; its principal axes unless given.
-        tol: the largest entry of the gradient at the solution, relative to that at the start of the path.
 
-    Yields:
-        (objective, W (K or 1, D), b (K or 1,)) for each C: W and b act on X as it is.
+def _weights(features, split, sample_weight, class_weight):
+    """(n_train,) float64: the weights of the training rows."""
+    N = len(features.y)
+    try:
+        weight = np.ones(N) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"sample_weight must be {N} numbers, got {type(sample_weight).__name__} of others") from None
+    if weight.shape != (N,):
+        raise ValueError(f"sample_weight must be {N} numbers, one for each example, got shape {weight.shape}")
+    wrong = np.flatnonzero(~((weight >= 0) & (weight < np.inf)))
+    if len(wrong):
+        raise ValueError(f"sample_weight must be at least 0 and finite, got {weight[wrong[0]]} for example {wrong[0]}")
+    weight = weight[split.train]
+    if not weight.any():
+        raise ValueError("sample_weight is 0 for every training row: give some of them a weight above 0")
+    if class_weight is None:
+        return weight
+    if not (isinstance(class_weight, str) and class_weight == "balanced"):
+        raise ValueError(f"class_weight must be None or 'balanced', got {class_weight!r}; give others as sample_weight")
+    return weight * balanced(np.asarray(features.y)[split.train], weight)
+
+
+def _inner_folds(features, split, weight, folds, seed):
+    """The parts of the training rows to hold out in turn, and the rows that can be judged.
+
+    A row cannot where no other part has its class: no C predicts it.
     """
-    K = K or int(y.max()) + 1
-    X, mean, deviation = _standardise(X)
-    where = X.device
-    y = torch.as_tensor(y, device=where)
-    s = torch.ones(len(y), device=where).double() if weight is None else torch.as_tensor(weight, device=where).double()
-    # The penalty does not notice a rotation. In the principal axes the curvature is close to diagonal, at most
-    # 1 + C λ / 4 along an axis, and divided by its root every direction is about equally steep: L-BFGS takes few steps.
-    V = _principal_axes(X) if axes is None else axes
-    Z = X @ V
-    del X  # each fold's problem waits in memory for the next C, and Z is all that it needs
-    curvature = (s[:, None] * Z**2).sum(0)
-    rows, D = (K if K > 2 else 1), Z.shape[1]
-    onehot = F.one_hot(y, K).double()[:, -rows:]
-
-    def objective(W, b, C):
-        logits = Z @ W.T + b  # (N, rows)
-        if rows == 1:
-            loss, p = F.softplus(logits) - onehot * logits, torch.sigmoid(logits)
-        else:
-            loss, p = (
-                torch.logsumexp(logits, 1, keepdim=True) - (onehot * logits).sum(1, keepdim=True),
-                logits.softmax(1),
-            )
-        residual = C * s[:, None] * (p - onehot)
-        return C * (s[:, None] * loss).sum() + 0.5 * (W**2).sum(), residual.T @ Z + W, residual.sum(0)
-
-    W, b = torch.zeros(rows, D, device=where).double(), torch.zeros(rows, device=where).double()
-    for C in Cs:
-        total = C * s.sum()  # divided by it, every C is a mean loss with a penalty, and one tolerance suits the path
-        steepness = torch.cat([1 + C * curvature / 4, total[None] / 4]).div(total).sqrt()  # of (W, b), a row
-
-        def unpack(t, steepness=steepness):
-            t = torch.as_tensor(t, device=where).view(rows, D + 1) / steepness
-            return t[:, :-1], t[:, -1]
-
-        def scaled(t, C=C, total=total, steepness=steepness, unpack=unpack):
-            value, dW, db = objective(*unpack(t), C)
-            gradient = torch.cat([dW, db[:, None]], dim=1) / steepness / total
-            return (value / total).item(), gradient.cpu().numpy().ravel()
-
-        start = (torch.cat([W, b[:, None]], dim=1) * steepness).cpu().numpy().ravel()
-        limits = {"maxiter": 5000, "maxfun": 10000, "gtol": tol, "ftol": 1e-15, "maxcor": 20}
-        W, b = unpack(minimize(scaled, start, jac=True, method="L-BFGS-B", options=limits).x)
-        U = W @ V.T / deviation
-        yield objective(W, b, C)[0].item(), U.cpu().numpy(), (b - U @ mean).cpu().numpy()
+    y = np.asarray(features.y)[split.train]
+    groups = None if features.groups is None else np.asarray(features.groups)[split.train]
+    by, units = ("random", np.bincount(y).max()) if groups is None else ("group", len(np.unique(groups)))
+    if units < 2:
+        few = "one of each class" if groups is None else "of one group"
+        raise ValueError(f"the training rows are {few}, and C is chosen on held-out ones: give C=, or more rows")
+    names = [str(k) for k in range(y.max() + 1)]
+    inner = Dataset(y, y, names, groups).folds(int(min(folds, units)), by=by, seed=seed)
+    judged = np.zeros(len(y), dtype=bool)
+    for part in inner:
+        judged[part.test] = np.isin(y[part.test], y[part.train][weight[part.train] > 0])
+    if not weight[judged].any():
+        raise ValueError(
+            "C cannot be chosen: in no class are there training rows of two parts (groups, or single rows), to fit on "
+            "one and judge on the other; give C=, or more"
+        )
+    return [part.test for part in inner], np.flatnonzero(judged)
 
 
-def _standardise(X):
-    """X (N, D) in float64 with mean 0 and deviation 1 in every column, and these means and deviations before."""
-    where = device.choose() if device.choose().type == "cuda" else torch.device("cpu")  # MPS has no float64
-    X = torch.as_tensor(np.array(X, dtype=np.float64), device=where)
-    mean, deviation = X.mean(0), X.std(0, correction=0)
-    deviation[deviation < 1e-12] = 1.0  # a constant feature becomes 0
-    return (X - mean) / deviation, mean, deviation
-
-
-def _principal_axes(A):
-    """Orthonormal columns (D, r) that span the rows of A (N, D): its principal axes, all D of them if N ≥ D."""
-    if len(A) >= A.shape[1]:
-        return torch.linalg.eigh(A.T @ A).eigenvectors
-    values, vectors = torch.linalg.eigh(A @ A.T)
-    return torch.linalg.qr(A.T @ vectors[:, values > values[-1] * 1e-12]).Q
+def _is_number(value, kind=Real):
+    return isinstance(value, kind) and not isinstance(value, (bool, np.bool_))
 
 
 def knn_probe(features, split, *, k=20, temperature=0.07):
@@ -196,12 +186,15 @@ def knn_probe(features, split, *, k=20, temperature=0.07):
 
     Lesson 03. Wu et al., Unsupervised feature learning via non-parametric instance discrimination, CVPR 2018.
     """
-    y = features.y[split.train]
-    if not 1 <= k <= len(y):
-        raise ValueError(f"k must lie between 1 and the {len(y)} training examples, got {k}")
-    Z, mean, deviation = _standardise(features.X[split.train])
+    X, y, K = _training_rows(features, split)
+    if not (_is_number(k, Integral) and 1 <= k <= len(y)):
+        raise ValueError(f"k must be a whole number between 1 and the {len(y)} training examples, got {k!r}")
+    if not (_is_number(temperature) and 0 < temperature < np.inf):
+        raise ValueError(f"temperature must be above 0 and finite, got {temperature!r}")
+    Z, mean, deviation = standardise(X)
+    mean, deviation = mean.to(Z), deviation.to(Z)
     bank = F.normalize(Z)
-    onehot = F.one_hot(torch.from_numpy(y).to(Z.device), int(features.y.max()) + 1).double()
+    onehot = F.one_hot(torch.from_numpy(y).to(Z.device), K).double()
 
     def predict_proba(X):
         votes = []
