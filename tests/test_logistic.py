@@ -68,7 +68,8 @@ def test_the_gradient_is_that_of_the_objective(K):
     """Central differences, for two problems with weights of their own on the same rows."""
     made = made_features(30, 4, K)
     s = np.random.default_rng(0).random((30, 2)) * (np.arange(30)[:, None] % 3 != [0, 1])
-    problems = Problems(standardise(made.X)[0], made.y, s, s > 0, K)
+    Z, _, _, least = standardise(made.X)
+    problems = Problems(Z, made.y, s, s > 0, K, least)
     t = torch.randn(2, problems.R, 5, generator=torch.Generator().manual_seed(0)).double()
     _, g, _ = problems.objective(t, 0.7)
     for i in range(t[0].numel()):
@@ -93,14 +94,14 @@ def test_held_out_rows_are_predicted_as_by_a_fit_without_them(n, D, K):
     """Every fold standardises on its own rows: in one a column is constant, and in one a class is missing."""
     made = made_features(n, D, K)
     parts = np.array_split(np.random.default_rng(0).permutation(n), 3)
-    made.X[:, 0] = np.isin(np.arange(n), parts[0])
+    made.X[:, 0] = 20 * np.isin(np.arange(n), parts[0])
     if K == 3:
         made.y[parts[1]] = np.where(made.y[parts[1]] == 2, 0, made.y[parts[1]])
         made.y[np.setdiff1d(np.arange(n), parts[2])] %= 2
         made.y[parts[2][:5]] = 2
     weight = np.random.default_rng(1).integers(0, 3, n) + (made.y == 2)
-    Z, Cs = standardise(made.X, torch.float32)[0], [1e-3, 0.1]
-    for C, (p, _) in zip(Cs, held_out_path(Z, made.y, Cs, parts, weight, K, tol=1e-7), strict=True):
+    (Z, _, _, least), Cs = standardise(made.X, torch.float32), [1e-3, 0.1]
+    for C, (p, _) in zip(Cs, held_out_path(Z, made.y, Cs, parts, weight, K, least, tol=1e-7), strict=True):
         for part in parts:
             rows = np.setdiff1d(np.arange(n), part)
             scaler = StandardScaler().fit(made.X[rows])
@@ -143,3 +144,25 @@ def test_features_that_are_all_constant_leave_the_class_shares(n, D):
     y = np.arange(n) % 5 // 2  # 2 : 2 : 1
     _, W, b = next(fit_path(np.full((n, D), 3.0), y, [1.0]))
     assert (W == 0).all() and np.allclose(np.exp(b) / np.exp(b).sum(), [0.4, 0.4, 0.2], atol=1e-3)
+
+
+def test_a_column_that_hardly_varies_is_not_enlarged_beyond_ten_times_its_blocks_typical_one():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(500, 6)) * [1, 2, 1e-6, 100, 300, 0] + 7
+    blocks = [slice(0, 3), slice(3, 6)]
+    Z, mean, deviation, least = standardise(X, blocks=blocks)
+    typical = [np.sqrt(np.mean(X[:, b].std(0)[X[:, b].std(0) > 0] ** 2)) for b in blocks]
+    expected = np.maximum(X.std(0), np.repeat(typical, 3) / 10)
+    assert np.allclose(deviation, expected) and np.allclose(Z, (X - X.mean(0)) / expected)
+    assert np.allclose(least, np.repeat(typical, 3) / 10 / expected) and np.allclose(mean, X.mean(0))
+
+
+def test_a_unit_that_is_silent_in_training_does_not_drown_the_others_when_it_speaks():
+    made = made_features(200, 5)
+    silent = np.random.default_rng(0).normal(size=(200, 1)) * 1e-6 * made.y[:, None]  # traces that go with the label
+    X = np.concatenate([made.X, silent], 1)
+    plain, W, b = next(fit_path(X, made.y, [1.0]))
+    spoken = X[:1].copy()
+    spoken[0, -1] = made.X.std()  # as loud as any other
+    shift = (spoken @ W.T - X[:1] @ W.T).item()
+    assert abs(shift) < 5  # divided by its own deviation it would shift the logit by thousands

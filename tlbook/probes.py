@@ -5,7 +5,8 @@ one answer:
 
     minimise over W, b:   C Σᵢ sᵢ ℓ(W xᵢ + b, yᵢ) + ½ ‖W‖²        ℓ = cross-entropy, sᵢ = weight of example i
 
-on features standardised with the mean and deviation of the training rows. The intercept b is not penalised. Two classes
+on features standardised with the mean and deviation of the training rows (`tlbook.logistic.standardise`: nearly
+constant features are not enlarged without limit). The intercept b is not penalised. Two classes
 have one row of W (the second class against the first), as in scikit-learn, so that C means the same there.
 `tlbook.logistic` finds it.
 """
@@ -86,13 +87,14 @@ def linear_probe(features, split, *, C=None, class_weight=None, sample_weight=No
         raise ValueError(f"folds must be a whole number of at least 2, got {folds!r}")
 
     # The path of C: each is judged by the log loss of the rows that were held out.
-    Z = standardise(X, torch.float32)[0]
+    blocks = list(features.blocks.values())
+    Z, _, _, least = standardise(X, torch.float32, blocks)
     axes = principal_axes(Z)
     path, scores, start = Table(), None, None
     if C is None:
         parts, judged = _inner_folds(features, split, weight, folds, seed)
         best, worse = np.inf, 0
-        for c, (p, mean) in zip(CS, held_out_path(Z, y, CS, parts, weight, K, axes=axes), strict=False):
+        for c, (p, mean) in zip(CS, held_out_path(Z, y, CS, parts, weight, K, least, axes=axes), strict=False):
             loss = float(np.average(-np.log(p[judged, y[judged]].clip(1e-12)), weights=weight[judged]))
             path.append({"C": c, "log loss": loss})
             worse = 0 if loss < best else worse + 1
@@ -103,7 +105,7 @@ def linear_probe(features, split, *, C=None, class_weight=None, sample_weight=No
 
     # The probe: all training rows at that C.
     del Z
-    _, W, b = next(fit_path(X, y, [C], weight, K, axes=axes, start=start))
+    _, W, b = next(fit_path(X, y, [C], weight, K, axes=axes, start=start, blocks=blocks))
     return Probe(lambda X: _softmax(np.asarray(X, dtype=np.float64) @ W.T + b), float(C), W, b, path, scores)
 
 
@@ -191,7 +193,7 @@ def knn_probe(features, split, *, k=20, temperature=0.07):
         raise ValueError(f"k must be a whole number between 1 and the {len(y)} training examples, got {k!r}")
     if not (_is_number(temperature) and 0 < temperature < np.inf):
         raise ValueError(f"temperature must be above 0 and finite, got {temperature!r}")
-    Z, mean, deviation = standardise(X)
+    Z, mean, deviation, _ = standardise(X, blocks=list(features.blocks.values()))
     mean, deviation = mean.to(Z), deviation.to(Z)
     bank = F.normalize(Z)
     onehot = F.one_hot(torch.from_numpy(y).to(Z.device), K).double()
