@@ -18,6 +18,7 @@ from small import spots, tiny
 
 import tlbook as tl
 from tlbook import images, plots
+from tlbook.backbones import Backbone
 from tlbook.data import Dataset
 from tlbook.table import Table
 from tlbook.training import checkpoints, classifier
@@ -415,6 +416,27 @@ def test_images_that_are_no_squares_are_served_as_they_were_trained_on(tmp_path)
     assert (
         os.path.dirname(tl.__file__).encode() not in (tmp_path / "model.onnx").read_bytes()
     )  # no path of this machine
+
+
+def test_grad_cam_reads_a_map_whose_channels_come_last():
+    """A Swin Transformer's: the weighted sum over channels, at each place, enlarged."""
+    from timm.models.swin_transformer import SwinTransformer
+
+    from tlbook.explain import grad_cam
+
+    torch.manual_seed(0)
+    sizes = {"img_size": 32, "patch_size": 4, "window_size": 4, "embed_dim": 16, "depths": (1, 1), "num_heads": (1, 2)}
+    model = Backbone(SwinTransformer(**sizes, num_classes=2), "swin", [0.5] * 3, [0.5] * 3, 32, 1.0, "bicubic", True)
+    x = [spots(1)[0][0]]
+    A = model.forward_features(model.prepare(x)).detach().requires_grad_()  # (1, h, w, C)
+    (gradient,) = torch.autograd.grad(model.forward_head(A)[0, 1], A)
+    heat = torch.einsum("c,hwc->hw", gradient[0].mean((0, 1)), A[0]).relu()
+    expected = torch.nn.functional.interpolate((heat / heat.max())[None, None], (32, 32), mode="bilinear")[
+        0, 0
+    ].detach()
+    assert expected.any() and np.allclose(
+        grad_cam(FineTuned(model, Table(), 0, ("a", "b")), x, [1])[0], expected / expected.max(), atol=1e-5
+    )
 
 
 def test_grad_cam_marks_what_speaks_for_the_class(folder):

@@ -208,22 +208,24 @@ def test_a_training_that_diverges_is_saved_at_its_best_and_says_why(photos, smal
     assert not tlbook.load_finetuned(tmp_path / "m").finished
 
 
-def test_where_nothing_was_worth_keeping_the_command_with_another_lr_works_as_it_stands(photos, small, tmp_path):
-    command = ["finetune", photos, "--recipe", "full", "--epochs", "1", "--out", tmp_path / "m"]
+def test_where_nothing_was_worth_keeping_the_command_with_another_lr_works_as_it_stands(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(tlbook.training.run, "CHECKPOINT_SECONDS", 0)  # there is a checkpoint of the first step
+    many = draw_folder(tmp_path / "photos", n=30)
+    command = ["finetune", many, "--recipe", "full", "--epochs", "1", "--out", tmp_path / "m"]
     failed = run(*command, "--lr", "1e30")
     assert failed.exit_code == 1 and "try lr=" in failed.stderr and "No weights were kept" in failed.stderr
-    assert not [path for path in tmp_path.iterdir() if path.name != "cache"]
+    assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == ["photos"]
     assert run(*command, "--lr", "1e-3").exit_code == 0
 
 
-def test_a_checkpoint_with_nothing_worth_keeping_goes_and_another_stays(tmp_path):
-    from tlbook.processes import Processes
-
-    for lowest in (None, 0.5):
+def test_a_checkpoint_with_nothing_worth_keeping_goes_and_another_is_said(tmp_path, capsys):
+    for lowest, error in ((None, RuntimeError), (0.5, RuntimeError), (0.5, OSError)):
         checkpoints.write(tmp_path / "checkpoint.safetensors", {}, {"progress": {"lowest": lowest}})
-        with pytest.raises(RuntimeError), cli._no_checkpoint_of_nothing(tmp_path, Processes()):
-            raise RuntimeError("out of memory")
-        assert (tmp_path / "checkpoint.safetensors").exists() == (lowest is not None)
+        with pytest.raises(error), cli._going_on_made_clear(tmp_path):
+            raise error("out of memory, or of disk")
+        kept = lowest is not None
+        assert (tmp_path / "checkpoint.safetensors").exists() == kept
+        assert ("the same command with --resume" in capsys.readouterr().err) == kept
 
 
 def press_ctrl_c_in(monkeypatch, where, what):
@@ -412,6 +414,12 @@ def test_features_are_written_to_a_file_or_into_a_folder(photos, small, tmp_path
         assert result.exit_code == 0, result.output
     for written in (tmp_path / "new" / "features", tmp_path / "features.safetensors"):
         assert tlbook.load_features(written).X.shape == (16, tiny().num_features)
+
+
+@pytest.mark.skipif(sys.platform in ("darwin", "win32"), reason="file names are Unicode there")
+def test_a_file_name_that_cannot_be_printed_ends_nothing(photos, small, tmp_path):
+    done = run("extract", photos, "--out", tmp_path / os.fsdecode(b"caf\xe9"))
+    assert done.exit_code == 0 and "caf\\udce9: 16 × " in done.stdout
 
 
 def test_a_file_is_replaced_only_by_force(model, photos, small, tmp_path):

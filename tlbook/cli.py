@@ -5,8 +5,9 @@ import json
 import os
 import shutil
 import socket
+import sys
 import warnings
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,8 @@ class _Messages(typer.core.TyperGroup):
     """Print a user's mistake, a warning and Ctrl-C as messages; ``--debug`` shows where they came from."""
 
     def invoke(self, ctx):
+        for stream in (s for s in (sys.stdout, sys.stderr) if hasattr(s, "reconfigure")):
+            stream.reconfigure(errors="backslashreplace")  # a file name, or a sign, that a terminal has no letters for
         if ctx.params["debug"]:
             return super().invoke(ctx)
         try:
@@ -32,8 +35,8 @@ class _Messages(typer.core.TyperGroup):
             typer.echo("Stopped by Ctrl-C: nothing half-written is left", err=True)
             raise typer.Exit(130) from None
         except (ValueError, OSError, RuntimeError, ModuleNotFoundError) as error:
-            rank = int(os.environ.get("RANK", 0))
-            typer.echo(f"Error: {error}" if rank == 0 else f"Error in process {rank}: {error}", err=True)
+            rank = os.environ.get("RANK", "0") if "WORLD_SIZE" in os.environ else "0"
+            typer.echo(f"Error: {error}" if rank == "0" else f"Error in process {rank}: {error}", err=True)
             raise typer.Exit(1) from None
 
 
@@ -194,7 +197,7 @@ def finetune(
         data, split = _from_first(group, begin)
         options = {"recipe": recipe, "epochs": epochs, "lr": lr, "augment": None if augment == "none" else augment}
         options = {name: value for name, value in options.items() if value is not None}
-        with _no_checkpoint_of_nothing(checkpoint, group):
+        with _going_on_made_clear(checkpoint) if group.is_first else nullcontext():
             found = tlbook.finetune(
                 tlbook.load_backbone(backbone),
                 data,
@@ -318,26 +321,28 @@ def _data_and_split(folder, groups, skip, seed, augment):
 
 
 @contextmanager
-def _no_checkpoint_of_nothing(checkpoint, group):
-    """Where a training fails before any weights are worth keeping, remove its checkpoint: there is no going on."""
+def _going_on_made_clear(checkpoint):
+    """When something fails, say how to go on from the checkpoint; remove one that has no weights worth keeping."""
     from tlbook.training import checkpoints
 
     try:
         yield
-    except RuntimeError:
+    except ValueError:  # of an argument: the same command would fail again
+        raise
+    except BaseException as error:
         file = checkpoint / "checkpoint.safetensors"
-        if group.is_first and file.exists() and checkpoints.read(file)[1]["progress"]["lowest"] is None:
-            file.unlink()
+        if isinstance(error, RuntimeError) and file.exists():
+            if checkpoints.read(file)[1]["progress"]["lowest"] is None:
+                file.unlink(missing_ok=True)
+        if file.exists():
+            _say_how_to_resume(checkpoint)
         raise
 
 
 def _save(found, out, data, split, trained, checkpoint):
-    """Save the model and remove the checkpoint, which is kept where the first does not succeed."""
-    try:
+    """Save the model, and then remove the checkpoint."""
+    with _going_on_made_clear(checkpoint):
         evaluation = found.save(out, data=data, split=split, trained=trained)
-    except BaseException:
-        _say_how_to_resume(checkpoint)
-        raise
     shutil.rmtree(checkpoint)
     typer.echo(f"{evaluation or 'Not scored'}\n\n{out}: see README.md")
 
