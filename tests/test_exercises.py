@@ -1,5 +1,7 @@
 """Exercises: solutions pass, other right answers pass, and each misconception is told why it is wrong."""
 
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -159,3 +161,10 @@ def test_an_answer_that_raises_is_reported_not_raised(said):
 def test_an_unknown_number_says_which_there_are(number, says):
     with pytest.raises(ValueError, match=says):
         tl.check(number, 1)
+
+
+def test_where_asserts_are_taken_out_no_answer_is_called_right():
+    code = "import tlbook as tl; tl.check('00.1', 0.5)"
+    done = subprocess.run([sys.executable, "-O", "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1 and "right." not in done.stdout
+    assert "Python runs with -O" in done.stderr and "Start it without" in done.stderr

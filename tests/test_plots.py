@@ -1,10 +1,15 @@
+import warnings
+
 import numpy as np
 import pytest
+from small import spots, tiny
 
 import tlbook as tl
 from tlbook import plots
 from tlbook.course import widgets
 from tlbook.feature_extraction import Features
+from tlbook.table import Table
+from tlbook.training.classifier import FineTuned
 
 
 @pytest.fixture(scope="module")
@@ -123,3 +128,76 @@ def test_an_embedding_refuses_what_cannot_be_seen():
         tl.plots.embedding(features)
     with pytest.raises(ValueError, match="method must be"):
         tl.plots.embedding(features, "umap", index=range(10))
+
+
+def evaluated(K, n=60):
+    """Predictions of K classes, a third of them wrong."""
+    rng = np.random.default_rng(0)
+    y = np.arange(n) % K
+    p = np.full((n, K), 0.1 / (K - 1))
+    p[np.arange(n), np.where(rng.random(n) < 1 / 3, (y + 1) % K, y)] = 0.9
+    return tl.evaluate(p, y, resamples=10)
+
+
+def texts_of(figure):
+    """Every text in a figure once it is drawn; a letter that the font lacks is an error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure.canvas.draw()
+    return [text.get_text() for axis in figure.axes for text in axis.findobj(plots.plt.Text) if text.get_text()]
+
+
+def test_the_confusion_matrix_counts_each_class_taken_for_each():
+    e = evaluated(3)
+    figure, alt = plots.confusion_matrix_figure(e, ("a", "b", "c"))
+    counts = [[int(((e.labels == i) & (e.probabilities.argmax(1) == j)).sum()) for j in range(3)] for i in range(3)]
+    said = {(t.get_position()[1], t.get_position()[0]): t.get_text() for t in figure.axes[0].texts}
+    assert said == {(i, j): str(counts[i][j]) for i in range(3) for j in range(3)}
+    assert alt.endswith(f"Right: a {counts[0][0]} of 20, b {counts[1][1]} of 20, c {counts[2][2]} of 20.")
+    plots.plt.close(figure)
+
+
+@pytest.mark.parametrize(
+    "name, drawn",
+    [
+        ("$x_$", "$x_$"),  # no formula
+        ("two\nlines", "two lines"),
+        ("größer", "größer"),
+        ("\U000e0041", "class 0"),  # a letter that no font has
+        ("caf\udce9", "class 0"),  # half a letter, of a file name that is not UTF-8
+        ("n" * 99, "n" * 29 + "…"),
+        (7, "7"),
+    ],
+)
+def test_figures_draw_every_name_of_a_class_and_their_texts_say_it_whole(name, drawn):
+    data = spots(12, K=2)
+    model = tiny()
+    model.model.reset_classifier(2)
+    found = FineTuned(model.eval(), Table(), 0, (name, "b"))
+    e = tl.evaluate(np.eye(2)[1 - data.labels] * 0.8 + 0.1, data.labels, resamples=10)  # all wrong
+    for figure, alt in (
+        plots.confusion_matrix_figure(e, found.class_names),
+        plots.worst_mistakes_figure(found, data, range(12), e),
+    ):
+        assert any(text in (drawn, f"{drawn} 0.10") for text in texts_of(figure))
+        assert str(name) in alt
+        plots.plt.close(figure)
+
+
+def test_letters_that_matplotlibs_own_font_lacks_are_drawn_with_another_that_is_installed(monkeypatch):
+    from matplotlib import font_manager
+
+    monkeypatch.setattr(plots, "_MORE_FONTS", ("STIXGeneral", "not installed"))  # ships with matplotlib, and has 𝓐
+    own = font_manager.get_font(font_manager.findfont("DejaVu Serif")).get_charmap()
+    other = font_manager.get_font(font_manager.findfont("STIXGeneral")).get_charmap()
+    monkeypatch.setitem(plots.plt.rcParams, "font.family", ["DejaVu Serif"])
+    letter = chr(min(code for code in other if code > 255 and code not in own))
+    figure, _ = plots.confusion_matrix_figure(evaluated(2), (letter, "b"))
+    assert letter in texts_of(figure)
+    plots.plt.close(figure)
+
+
+def test_a_thousand_classes_are_drawn_without_names_at_a_size_that_can_be_saved():
+    figure, _ = plots.confusion_matrix_figure(evaluated(1000, 2000), tuple(map(str, range(1000))))
+    assert max(figure.get_size_inches()) <= 36 and not any("999" in text for text in texts_of(figure))
+    plots.plt.close(figure)

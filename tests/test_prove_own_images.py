@@ -103,7 +103,7 @@ def few(tmp_path_factory):
     return program
 
 
-@pytest.mark.parametrize("when", ["looking at images", "frozen part, once"])
+@pytest.mark.parametrize("when", ["checking images", "frozen part, once"])
 def test_ctrl_c_before_training_ends_at_once_with_a_line_and_leaves_nothing(many, tmp_path, when):
     program = Finetune(many, tmp_path / "stopped", epochs=2)
     with program.run():
@@ -139,7 +139,7 @@ def test_ten_times_the_images_take_no_more_memory_show_progress_and_survive_ctrl
     with program.run("--resume"):
         pass
     assert program.code == 0 and program.left() == {f"model/{name}" for name in WHOLE}
-    for bar in ("looking at images", "frozen part, once", "fine-tuning", "predicting"):
+    for bar in ("checking images", "frozen part, once", "fine-tuning", "predicting"):
         assert re.search(rf"{bar}: +\d+%", program.said()), bar
     found = tl.load_finetuned(program.folder / "model")
     assert found.history[-1]["epoch"] == 2 and found.history[-1]["val loss"] < found.history[0]["val loss"]

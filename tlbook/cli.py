@@ -1,6 +1,13 @@
 """The command line: every command is one public function of the package."""
 
+import inspect
 import json
+import os
+import shutil
+import socket
+import sys
+import warnings
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -9,27 +16,48 @@ import typer
 import tlbook
 
 
-class _OneLineErrors(typer.core.TyperGroup):
-    """Print a user's mistake, and Ctrl-C, as a message; ``--debug`` shows the traceback."""
+class _Messages(typer.core.TyperGroup):
+    """Print a user's mistake, a warning and Ctrl-C as messages; ``--debug`` shows where they came from."""
 
     def invoke(self, ctx):
-        try:
+        for stream in (s for s in (sys.stdout, sys.stderr) if hasattr(s, "reconfigure")):
+            stream.reconfigure(errors="backslashreplace")  # a file name, or a sign, that a terminal has no letters for
+        if ctx.params["debug"]:
             return super().invoke(ctx)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("always", UserWarning)
+                warnings.showwarning = _print_warning
+                return super().invoke(ctx)
         except (typer.Exit, typer.Abort):  # both are RuntimeErrors
             raise
         except KeyboardInterrupt:
-            if ctx.params["debug"]:
-                raise
             typer.echo("Stopped by Ctrl-C: nothing half-written is left", err=True)
             raise typer.Exit(130) from None
         except (ValueError, OSError, RuntimeError, ModuleNotFoundError) as error:
-            if ctx.params["debug"]:
-                raise
-            typer.echo(f"Error: {error}", err=True)
+            rank = os.environ.get("RANK", "0") if "WORLD_SIZE" in os.environ else "0"
+            typer.echo(f"Error: {error}" if rank == "0" else f"Error in process {rank}: {error}", err=True)
             raise typer.Exit(1) from None
 
 
-app = typer.Typer(cls=_OneLineErrors, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+def _print_warning(message, category, filename, lineno, file=None, line=None):
+    typer.echo(f"Warning: {message}", err=True)
+
+
+class _DefaultsOfFinetune(typer.core.TyperCommand):
+    """Say in --help what `tlbook.finetune` takes where an option is left out."""
+
+    def format_help(self, ctx, formatter):
+        arguments = inspect.signature(tlbook.finetune).parameters
+        for option in self.params:
+            if option.default is None and option.name in arguments:
+                default = arguments[option.name].default
+                said = "the recipe's own" if option.name == "lr" else "none" if default is None else default
+                option.default, option.show_default = str(said), True
+        super().format_help(ctx, formatter)
+
+
+app = typer.Typer(cls=_Messages, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
 def _print_version(wanted: bool):
@@ -57,7 +85,7 @@ def course(
 
     Example: tlbook course --only 00,03
     """
-    from tlbook.course import run_course
+    from tlbook.course.runner import run_course
 
     if out.resolve() == Path("notebooks").resolve():
         raise ValueError("--out would overwrite the lessons: choose another folder")
@@ -84,33 +112,31 @@ Groups = Annotated[
     Path | None, typer.Option(help="CSV file of path,group: images of a group stay on one side of the split.")
 ]
 Skip = Annotated[bool, typer.Option("--skip", help="Go on without broken images, and say which.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")]
 
 
-def _images(folder, groups, skip):
-    """The Dataset of a folder; what is skipped is said on standard error."""
-    import warnings
-
-    from tlbook.data import image_folder
-
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        data = image_folder(folder, groups=groups, on_error="skip" if skip else "raise")
-    for warning in caught:
-        typer.echo(f"Warning: {warning.message}", err=True)
-    return data
+def _check_is_free(option, path, force):
+    """Say now, and not after hours of computing, that a file cannot be written at ``path``, or would be lost there."""
+    if path.is_dir():
+        raise ValueError(f"{option} {path} is a folder: name a file")
+    if path.exists() and not force:
+        raise ValueError(f"{option} {path} exists: choose another, or replace it with --force")
+    _check_is_writable(option, path)
 
 
-def _can_write(option, path, is_file=True):
-    """Say now, and not after hours of computing, that nothing can be written at ``path``."""
+def _check_is_writable(option, path):
     import tempfile
 
-    if is_file and path.is_dir():
-        raise ValueError(f"{option} {path} is a folder: name a file")
     try:
         with tempfile.TemporaryFile(dir=next(p for p in path.absolute().parents if p.exists())):
             pass
     except OSError as error:
         raise ValueError(f"{option} {path} cannot be written ({error.strerror}): choose another") from None
+
+
+def _list(problems):
+    """One a line, of at most twenty."""
+    return "\n  ".join([*problems[:20], *([f"… and {len(problems) - 20} more"] if len(problems) > 20 else [])])
 
 
 @app.command()
@@ -120,28 +146,32 @@ def extract(
     backbone: Backbone = "efficientnet_lite0",
     stage: Annotated[str, typer.Option(help="Where to read the features.")] = "final",
     skip: Skip = False,
+    force: Force = False,
 ):
     """Compute the features of a folder of images once, for tl.load_features.
 
     Example: tlbook extract photos/ --out features.safetensors
     """
+    from tlbook.data import image_folder
+
     out = out / "features.safetensors" if out.is_dir() else out
-    _can_write("--out", out)
-    data = _images(folder, None, skip)
+    _check_is_free("--out", out, force)
+    data = image_folder(folder, on_error="skip" if skip else "raise")
     features = tlbook.extract(tlbook.load_backbone(backbone), data, stages=(stage,))
     features.save(out)
     typer.echo(f"{out}: {features.X.shape[0]:,} × {features.X.shape[1]:,} features, labels {features.y.shape}")
 
 
-@app.command()
+@app.command(cls=_DefaultsOfFinetune)
 def finetune(
+    ctx: typer.Context,
     folder: Annotated[Path, typer.Argument(help="A folder that holds a folder of images for each class.")],
     out: Annotated[Path, typer.Option(help="The folder for the model; it must not exist yet, or be empty.")],
     backbone: Backbone = "efficientnet_lite0",
-    recipe: Annotated[str, typer.Option(help="head, full, lp_ft, gradual or surgical.")] = "lp_ft",
-    epochs: Annotated[int, typer.Option(help="Passes over the training part.")] = 5,
-    lr: Annotated[float, typer.Option(help="The learning rate of the deepest stage.")] = 3e-4,
-    augment: Annotated[str, typer.Option(help="none, flips (four) or dihedral (eight).")] = "none",
+    recipe: Annotated[str | None, typer.Option(help="head, full, lp_ft, gradual or surgical.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training part.")] = None,
+    lr: Annotated[float | None, typer.Option(help="The learning rate of the deepest stage.")] = None,
+    augment: Annotated[str | None, typer.Option(help="none, flips (four) or dihedral (eight).")] = None,
     groups: Groups = None,
     skip: Skip = False,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
@@ -149,99 +179,255 @@ def finetune(
 ):
     """Train a classifier on a folder of images, test it, and save it with a card that says what it is.
 
-    A quarter of the images is held out to test on, a fifth of the others to choose the epoch.
+    A quarter of the images is held out to test on, a fifth of the others to choose the epoch. A folder that holds
+    {train,val,test}/{a folder for each class} is taken as it is; without val, a fifth of train chooses.
 
     Example: tlbook finetune photos/ --backbone resnet18 --recipe lp_ft --out model/
     """
-    import shlex
-    import shutil
-    import sys
+    from tlbook import device, processes
 
-    from tlbook.data import near_duplicates
+    # Under torchrun the first process alone reads, writes and speaks
+    group, checkpoint = processes.join(device.choose()), Path(f"{out}.checkpoint")
+    with ExitStack() as reserved, _silence_unless(group.is_first):
 
+        def begin():
+            reserved.enter_context(_reserve(out, folder, checkpoint, resume))
+            return _data_and_split(folder, groups, skip, seed, augment)
+
+        data, split = _from_first(group, begin)
+        options = {"recipe": recipe, "epochs": epochs, "lr": lr, "augment": None if augment == "none" else augment}
+        options = {name: value for name, value in options.items() if value is not None}
+        with _going_on_made_clear(checkpoint) if group.is_first else nullcontext():
+            found = tlbook.finetune(
+                tlbook.load_backbone(backbone),
+                data,
+                split,
+                **options,
+                seed=seed,
+                checkpoint=checkpoint,
+                resume=resume,
+            )
+        if found.stopped == "Ctrl-C":
+            _say_how_to_resume(checkpoint)
+            raise typer.Exit(130)
+        if group.is_first:
+            _save(found, out, data, split, f"Trained by `{_command(ctx)}`.", checkpoint)
+
+
+def _silence_unless(is_first):
+    """Let a process print nothing, unless it is the first."""
+    stack = ExitStack()
+    if not is_first:
+        nowhere = stack.enter_context(open(os.devnull, "w"))
+        stack.enter_context(redirect_stdout(nowhere))
+        stack.enter_context(redirect_stderr(nowhere))
+    return stack
+
+
+def _from_first(group, compute):
+    """What ``compute`` returns in the first process, in all; where it fails there, the others end in silence."""
+    value = None
+    try:
+        value = compute() if group.is_first else None
+    finally:  # the others wait for it
+        value = group.from_first(value)
+    if value is None:
+        raise typer.Exit(1)
+    return value
+
+
+@contextmanager
+def _reserve(out, folder, checkpoint, resume):
+    """Check that a model can be written to ``out``, and keep others from training to it until the block ends."""
     if not out.name or out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} exists and is not an empty folder: choose another --out")
     if folder.resolve() in out.resolve().parents:
         raise ValueError(f"--out {out} would lie among the images: choose another")
-    _can_write("--out", out, is_file=False)
-    if augment not in ("none", "flips", "dihedral"):
+    _check_is_writable("--out", out)
+    owner = checkpoint / "owner"
+    with _lock(owner, out) as file:
+        try:
+            if (checkpoint / "checkpoint.safetensors").exists() and not resume:
+                raise ValueError(
+                    f"{checkpoint} holds a training that was interrupted: go on with --resume, or remove it"
+                )
+            yield
+        finally:
+            if os.name == "nt":  # where an open file cannot be removed
+                file.close()
+            with suppress(OSError):  # the folder stays where there is a checkpoint in it
+                owner.unlink()
+                checkpoint.rmdir()
+
+
+def _lock(path, out):
+    """Open the file at ``path``, with this process's name in it, for this process alone, however it may end.
+
+    Raises:
+        ValueError: another process has it.
+    """
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+")
+        try:
+            _lock_open(file)
+        except (BlockingIOError, PermissionError):
+            with file:
+                file.seek(0)
+                raise ValueError(
+                    f"--out {out} is being trained to by {file.read() or 'another process'}: wait for it, or choose "
+                    "another --out"
+                ) from None
+        except OSError:
+            pass  # a file system without locks
+        if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+            return file
+        file.close()  # its owner removed it meanwhile
+
+
+def _lock_open(file):
+    """Lock an open file; the system unlocks it when the process ends."""
+    if os.name == "nt":
+        import msvcrt
+
+        os.lseek(file.fileno(), 2**30, os.SEEK_SET)  # past the text, which others may read
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _data_and_split(folder, groups, skip, seed, augment):
+    """The images and their parts: those that the folder has, or drawn by group or at random."""
+    from tlbook.data import image_folder, near_duplicates
+
+    if augment not in (None, "none", "flips", "dihedral"):
         raise ValueError(f"--augment must be none, flips or dihedral, got {augment!r}")
-    checkpoint = out.with_name(f"{out.name}.checkpoint")
-    if checkpoint.exists() and not resume:
-        raise ValueError(f"{checkpoint} holds a training that was interrupted: go on with --resume, or remove it")
-    data = _images(folder, groups, skip)
-    split = data.split(by="random" if groups is None else "group", seed=seed)
-    twins = near_duplicates(data, split)
-    if twins:
-        typer.echo(
-            f"Warning: {len(twins)} of {len(split.test)} test images look like one that is trained on, such as "
-            f"{twins[0]['test']} and {twins[0]['seen']}. If they show one thing, the scores flatter: keep such images "
+    data = image_folder(folder, groups=groups, on_error="skip" if skip else "raise")
+    split = data.split(by="given" if "part" in data.columns else "random" if groups is None else "group", seed=seed)
+    pairs = near_duplicates(data, split)
+    if pairs:
+        warnings.warn(
+            f"{len(pairs)} of {len(split.test)} test images look like one that is trained on, such as "
+            f"{pairs[0]['test']} and {pairs[0]['seen']}. If they show one thing, the scores flatter: keep such images "
             "in one group of --groups",
-            err=True,
+            stacklevel=2,
         )
-    found = tlbook.finetune(
-        tlbook.load_backbone(backbone),
-        data,
-        split,
-        recipe=recipe,
-        epochs=epochs,
-        lr=lr,
-        augment=None if augment == "none" else augment,
-        seed=seed,
-        checkpoint=checkpoint,
-        resume=resume,
-    )
-    if not found.finished:
-        typer.echo(f"Nothing is lost: the same command with --resume goes on from {checkpoint}", err=True)
-        raise typer.Exit(130)
-    command = shlex.join(["tlbook", *sys.argv[1:]])
-    scores = found.save(out, data=data, split=split, trained=f"Trained by `{command}`.")
+    return data, split
+
+
+@contextmanager
+def _going_on_made_clear(checkpoint):
+    """When something fails, say how to go on from the checkpoint; remove one that has no weights worth keeping."""
+    from tlbook.training import checkpoints
+
+    try:
+        yield
+    except ValueError:  # of an argument: the same command would fail again
+        raise
+    except BaseException as error:
+        file = checkpoint / "checkpoint.safetensors"
+        if isinstance(error, RuntimeError) and file.exists():
+            if checkpoints.read(file)[1]["progress"]["lowest"] is None:
+                file.unlink(missing_ok=True)
+        if file.exists():
+            _say_how_to_resume(checkpoint)
+        raise
+
+
+def _save(found, out, data, split, trained, checkpoint):
+    """Save the model, and then remove the checkpoint."""
+    with _going_on_made_clear(checkpoint):
+        evaluation = found.save(out, data=data, split=split, trained=trained)
     shutil.rmtree(checkpoint)
-    typer.echo(f"{scores}\n\n{out}: see README.md")
+    typer.echo(f"{evaluation or 'Not scored'}\n\n{out}: see README.md")
+
+
+def _say_how_to_resume(checkpoint):
+    typer.echo(f"Nothing is lost: the same command with --resume goes on from {checkpoint}", err=True)
+
+
+def _command(ctx):
+    """The command as it was given, with the names of files for their paths, which are nobody else's business."""
+    import shlex
+
+    words = ["tlbook", ctx.info_name]
+    for option in ctx.command.params:
+        value = ctx.params.get(option.name)
+        if value is not None and ctx.get_parameter_source(option.name).name == "COMMANDLINE":
+            value = value.resolve().name if isinstance(value, Path) else value
+            words += option.opts[:1] if option.param_type_name == "option" else []
+            words += [] if value is True else [str(value)]
+    return shlex.join(words)
 
 
 @app.command()
 def predict(
     model: Annotated[Path, typer.Argument(help="A folder that tlbook finetune wrote.")],
     images: Annotated[Path, typer.Argument(help="An image, or a folder of images.")],
-    csv: Annotated[Path, typer.Option(help="The file for one line per image.")],
+    csv: Annotated[Path, typer.Option(help="The file for one line per image, in UTF-8.")],
     skip: Skip = False,
+    force: Force = False,
 ):
     """Say of each image which class it is, with the probability of every class.
 
     Example: tlbook predict model/ new/ --csv out.csv
     """
-    from csv import writer
-
-    from tlbook import cache
-    from tlbook.images import check, inputs_of
     from tlbook.training.classifier import load_finetuned
 
-    _can_write("--csv", csv)
+    _check_is_free("--csv", csv, force)
     found = load_finetuned(model)
-    good, problems = check(inputs_of(images).paths)
+    paths = _images_of(images, skip)
+    _write_csv(csv, paths, found.predict(paths), found.class_names)
+    typer.echo(f"{csv}: {len(paths):,} images")
+
+
+def _images_of(path, skip):
+    """The images at a path that can be read; what is passed over is counted and named."""
+    from tlbook.images import check, find, inputs_of
+
+    paths = inputs_of(path).paths
+    others = find(path)[1] if path.is_dir() else {}
+    if others:
+        listed = _list([f"{other} {why}" for other, why in others.items()])
+        warnings.warn(f"{len(others)} files passed over:\n  {listed}", stacklevel=2)
+    good, problems = check(paths)
     if problems:
-        listed = "\n  ".join(problems[:20])
-        if images.is_file():
+        listed = _list(problems)
+        if path.is_file():
             raise ValueError(listed)
         if not skip or not good:
             raise ValueError(f"{len(problems)} images cannot be read:\n  {listed}\nRemove them, or pass --skip")
-        typer.echo(f"Warning: {len(problems)} images passed over:\n  {listed}", err=True)
-    p = found.predict(list(good))
-    with cache.atomic(csv) as part, part.open("w", newline="", encoding="utf-8") as file:
+        warnings.warn(f"{len(problems)} images passed over:\n  {listed}", stacklevel=2)
+    return list(good)
+
+
+def _write_csv(path, images, probabilities, class_names):
+    from csv import writer
+
+    from tlbook import cache
+
+    with (
+        cache.atomic(path) as part,
+        part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,  # names as the disk has them
+    ):
         rows = writer(file)
-        rows.writerow(["path", "class", *found.class_names])
+        rows.writerow(["path", "class", *class_names])
         rows.writerows(
-            [str(path), found.class_names[q.argmax()], *(f"{v:.6f}" for v in q)]
-            for path, q in zip(good, p, strict=True)
+            [str(image), class_names[p.argmax()], *(f"{value:.6f}" for value in p)]
+            for image, p in zip(images, probabilities, strict=True)
         )
-    typer.echo(f"{csv}: {len(good):,} images")
 
 
 @app.command()
 def export(
     model: Annotated[Path, typer.Argument(help="A folder that tlbook finetune wrote.")],
     out: Annotated[Path, typer.Option(help="The ONNX file.")] = Path("model.onnx"),
+    force: Force = False,
 ):
     """Write a model as ONNX, and check that it answers as the original.
 
@@ -249,6 +435,10 @@ def export(
     """
     from tlbook.training.classifier import load_finetuned
 
-    _can_write("--out", out)
-    apart = load_finetuned(model).export(out)
-    typer.echo(f"{out}: its probabilities differ from the original's by at most {apart:.0e}")
+    _check_is_free("--out", out, force)
+    found = load_finetuned(model)
+    difference, (height, width) = found.export(out), found.model._size
+    typer.echo(
+        f"{out}: for images of {height} × {width} pixels; its probabilities differ from the original's by at most "
+        f"{difference:.0e}"
+    )

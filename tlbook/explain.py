@@ -36,8 +36,11 @@ def grad_cam(found, inputs, classes=None):
                 f"{model.name} ends in {A.ndim - 1}-dimensional features, and Grad-CAM needs a map (C, h, w)"
             )
         logits = model.forward_head(A)
+        channels, *positions = (
+            (3, 1, 2) if getattr(model.model, "output_fmt", "") == "NHWC" else (1, 2, 3)
+        )  # Swin's last
         k = logits.argmax(1) if classes is None else torch.as_tensor(np.asarray(classes), device=logits.device)
         (gradient,) = torch.autograd.grad(logits.gather(1, k[:, None]).sum(), A)
-    heat = F.relu((gradient.mean((2, 3), keepdim=True) * A.detach()).sum(1, keepdim=True))
-    heat = F.interpolate(heat, x.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+    heat = F.relu((gradient.mean(positions, keepdim=True) * A.detach()).sum(channels))  # (B, h, w)
+    heat = F.interpolate(heat[:, None], x.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
     return (heat / heat.amax((1, 2), keepdim=True).clamp_min(1e-12)).cpu().numpy()

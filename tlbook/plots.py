@@ -7,6 +7,13 @@ import numpy as np
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#777777"  # told apart without red and green
 
+# Fonts with letters that matplotlib's own lacks, of Linux, Windows and macOS; what is not installed is passed over.
+_MORE_FONTS = (
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Micro Hei", "Droid Sans Fallback"),
+    *("Microsoft YaHei", "SimHei", "PingFang SC", "Hiragino Sans GB", "Arial Unicode MS"),
+    *("Noto Sans", "Noto Emoji", "Segoe UI Emoji", "Segoe UI Symbol"),
+)
+
 
 def show(figure, alt):
     """Display ``figure`` in the notebook as a PNG with the alternative text ``alt``, and close it."""
@@ -34,7 +41,8 @@ def image_grid(data, index, titles=None, columns=6):
         image, label = data[i]
         image = np.asarray(image.permute(1, 2, 0) if hasattr(image, "permute") else image).squeeze()
         axis.imshow(image, cmap="gray", vmin=0, vmax=255)
-        axis.set_title(titles[k] if titles is not None else data.class_names[label], fontsize=9)
+        name = titles[k] if titles is not None else data.class_names[label]
+        axis.set_title(name, fontsize=9, parse_math=False)  # a "$" is a dollar
     names = ", ".join(titles if titles is not None else [data.class_names[label] for label in data.labels[index]])
     show(figure, f"{len(index)} images of {data.name}: {names}".replace("\n", " "))
 
@@ -262,8 +270,34 @@ def confusion_matrix(evaluation, class_names):
     show(*confusion_matrix_figure(evaluation, class_names))
 
 
+def _class_labels(class_names):
+    """What a figure calls each class, and how such a text is drawn: with fonts that have its letters, "$" a dollar.
+
+    White space becomes one space, a long name is cut, and one with a letter that no font here has is "class k".
+
+    Returns:
+        ([K texts], {argument of matplotlib's texts: value})
+    """
+    from matplotlib import font_manager
+
+    names = [" ".join(str(name).split()) for name in class_names]
+    names = [name if len(name) <= 30 else f"{name[:29]}…" for name in names]
+    families = plt.rcParams["font.family"]
+    letters = set("".join(names))
+    if not all(" " <= letter <= "~" for letter in letters):
+        here = set(font_manager.fontManager.get_font_names())
+        families = [*families, *(family for family in _MORE_FONTS if family in here)]
+        files = [font_manager.findfont(font_manager.FontProperties(family=[family])) for family in families]
+        fonts = [font_manager.get_font(file) for file in files]
+        letters -= {chr(code) for font in fonts for code in font.get_charmap()}
+        names = [f"class {k}" if letters & set(name) else name for k, name in enumerate(names)]
+    return names, {"fontfamily": families, "parse_math": False}
+
+
 def confusion_matrix_figure(evaluation, class_names):
     """Draw the counts of true class (rows) and most probable class (columns), coloured by their share of the row.
+
+    Counts are written for up to 20 classes, and names for up to 60.
 
     Returns:
         (figure, alt): a matplotlib figure, and a text that says what is in it.
@@ -272,14 +306,16 @@ def confusion_matrix_figure(evaluation, class_names):
     counts = np.zeros((K, K), dtype=int)
     np.add.at(counts, (y, guess), 1)
     share = counts / counts.sum(1, keepdims=True).clip(1)
-    side = max(3.2, 0.55 * K + 1.6)
+    side = min(max(3.2, 0.55 * K + 1.6), 36)  # inches: matplotlib draws no picture of 1,000 classes at full size
     figure, axis = plt.subplots(figsize=(side, side))
     axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
     if K <= 20:
         for i, j in np.ndindex(K, K):
             axis.text(j, i, counts[i, j], ha="center", va="center", color="white" if share[i, j] > 0.6 else "black")
-    axis.set_xticks(range(K), class_names, rotation=45, ha="right")
-    axis.set_yticks(range(K), class_names)
+    if K <= 60:
+        labels, how = _class_labels(class_names)
+        axis.set_xticks(range(K), labels, rotation=45, ha="right", **how)
+        axis.set_yticks(range(K), labels, **how)
     axis.set(xlabel="predicted", ylabel="true")
     right = ", ".join(f"{name} {counts[k, k]} of {counts[k].sum()}" for k, name in enumerate(class_names))
     return figure, f"Confusion matrix of {len(y)} examples. Right: {right}."
@@ -304,6 +340,7 @@ def worst_mistakes_figure(found, data, index, evaluation, n=12):
     from tlbook.explain import grad_cam, has_map
 
     p, y, names = evaluation.probabilities, evaluation.labels, found.class_names
+    labels, how = _class_labels(names)
     wrong = np.flatnonzero(p.argmax(1) != y)
     wrong = wrong[np.argsort(p[wrong, y[wrong]])][:n]
     if not len(wrong):
@@ -321,11 +358,11 @@ def worst_mistakes_figure(found, data, index, evaluation, n=12):
         pixels = image.expand(3, -1, -1).permute(1, 2, 0).numpy()
         plain, overlaid = axes[k // 4, 2 * (k % 4)], axes[k // 4, 2 * (k % 4) + 1]
         plain.imshow(pixels)
-        plain.set_title(f"{names[y[i]]} {p[i, y[i]]:.2f}", fontsize=8)
+        plain.set_title(f"{labels[y[i]]} {p[i, y[i]]:.2f}", fontsize=8, **how)
         overlaid.imshow(pixels)
         if mapped:
             overlaid.imshow(grad_cam(found, [image], classes=[p[i].argmax()])[0], cmap="inferno", alpha=0.5)
-        overlaid.set_title(f"taken for {names[p[i].argmax()]}", fontsize=8)
+        overlaid.set_title(f"taken for {labels[p[i].argmax()]}", fontsize=8, **how)
     figure.tight_layout()
     told = ", ".join(f"{names[y[i]]} for {names[p[i].argmax()]}" for i in wrong)
     return figure, f"The {len(wrong)} worst mistakes of {len(y)} examples{', each with its Grad-CAM' * mapped}: {told}."

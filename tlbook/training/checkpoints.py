@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,12 +15,25 @@ from tlbook import cache
 
 
 def write(path, tensors, facts):
-    """Write {name: tensor} and the JSON value ``facts`` to ``path``, atomically; pickles take no part."""
+    """Write {name: tensor} and the JSON value ``facts`` to ``path``, atomically; pickles take no part.
+
+    Raises:
+        OSError: there is no room on the disk, or another of the system's reasons.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     tensors = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
     with cache.atomic(path) as part:
-        save_file(tensors, part, {"tlbook": json.dumps(finite(facts), allow_nan=False)})
+        try:
+            save_file(tensors, part, {"tlbook": json.dumps(finite(facts), allow_nan=False)})
+        except SafetensorError as error:  # which wraps the system's errors
+            number = re.search(r"os error (\d+)", str(error))
+            if number is None:
+                raise
+            size = sum(tensor.nbytes for tensor in tensors.values()) / 1e6
+            reason = os.strerror(int(number[1]))
+            raise OSError(int(number[1]), f"{reason}: {path} takes {size:,.0f} MB") from None
         with part.open("rb+") as file:
             os.fsync(file.fileno())
         os.chmod(part, 0o666 & ~cache.umask())  # safetensors makes files that only their owner can read
@@ -129,7 +143,7 @@ def load(folder, resume, key):
     differ = [name for name in key if key[name] != facts.get("key", {}).get(name)]
     if differ:
         raise ValueError(
-            f"{folder} holds a run with other {', '.join(differ)}: repeat its arguments, or start anew without "
-            "resume in another folder"
+            f"{folder} holds a run with other {', '.join(differ)}: repeat its arguments to go on with it; or, to start "
+            "anew without resume, remove the folder or take another"
         )
     return (*(unpack(tensors, part) for part in ("model", "best", "optimizer")), facts["progress"])

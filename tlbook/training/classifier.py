@@ -1,11 +1,14 @@
 """A fine-tuned classifier: what it predicts, how it is kept in a folder, and how it leaves for other programs."""
 
 import copy
+import errno
 import hashlib
-import importlib.metadata
 import json
+import math
 import os
+import re
 import shutil
+import warnings
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import date
@@ -17,14 +20,14 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from tlbook import images
+from tlbook import cache, images
 from tlbook.data import Dataset
 from tlbook.device import memory_kept
 from tlbook.evaluation import METRICS, evaluate
 from tlbook.loading import eval_batch_size, load
 from tlbook.table import Table
 from tlbook.training import checkpoints
-from tlbook.training.run import probabilities
+from tlbook.training.run import probabilities, whole_number
 
 _WEIGHTS, _ABOUT = "model.safetensors", "model.json"
 _PICKLES = {".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".joblib"}
@@ -63,14 +66,15 @@ class FineTuned:
                 taken in the order of their paths (`tlbook.images.find`). Images of any mode and size.
 
         Raises:
-            ValueError: an image that cannot be read, or a folder without images. FileNotFoundError: no such path.
+            ValueError: an image that cannot be read, a folder without images, an empty list, a batch_size that is no
+                whole number above 0. FileNotFoundError: no such path.
         """
+        size = eval_batch_size(self.model.device) if batch_size is None else whole_number("batch_size", batch_size, 1)
         if isinstance(inputs, Dataset):
             data = inputs
         else:
             inputs = images.inputs_of(inputs)
             data = Dataset(inputs, np.zeros(len(inputs), int), self.class_names)
-        size = batch_size or eval_batch_size(self.model.device)
         batches = [range(i, min(i + size, len(data))) for i in range(0, len(data), size)]
         bar = {"total": len(batches), "desc": "predicting", "unit": " batches", "leave": False, "delay": 1}
         with memory_kept(self.model.device), closing(load(data, batches, [self.model])) as loaded:
@@ -78,52 +82,60 @@ class FineTuned:
 
     def evaluate(self, data, index):
         """Score the examples at ``index``: a `tlbook.evaluation.Evaluation` with intervals by group."""
-        if tuple(data.class_names) != tuple(self.class_names):
-            raise ValueError(f"the data's classes are {data.class_names}, the model's {self.class_names}")
+        self._check_classes(data)
         part = data.subset(index)
+        if not len(part):
+            raise ValueError("index is empty: give the examples to score, such as split.test")
         return evaluate(self.predict(part), part.labels, groups=part.groups)
 
     def save(self, folder, *, data=None, split=None, trained=""):
         """Write the model to ``folder``, whole or not at all; `load_finetuned` reads it back.
 
-        Always: the weights (model.safetensors), what they are (model.json), and a card to read (README.md). With
-        ``data`` and its ``split``, also what it scores on ``split.test``, with the confusion matrix and the worst
-        mistakes as PNG files.
+        Always: the weights (model.safetensors) and what they are (model.json). With ``data`` and its ``split``, also
+        what it scores on ``split.test``, the confusion matrix and the worst mistakes as PNG files. And a card to read
+        (README.md). Scores, figures and card never lose a model: where one of them fails, a warning says why, and the
+        folder is complete without it.
 
         Args:
             folder: does not exist yet, or is empty.
+            data, split: both or none. Where ``split.test`` is empty there are no scores.
             trained: how, in words or as a command, for the card.
 
         Returns:
-            The Evaluation on ``split.test``; None without ``data``.
+            The Evaluation on ``split.test``; None where there is none.
 
         Raises:
-            FileExistsError: there is something in the folder. ValueError: the model has LoRA that was not merged.
+            FileExistsError: there is something in the folder. OSError: the disk is full.
+            ValueError: the model has LoRA that was not merged; data without split; a test that was trained on.
         """
         if any(hasattr(module, "_plain") for module in self.model.modules()):
             raise ValueError("the model has LoRA beside its weights: tl.lora.merge(found.model) first")
-        facts = self._facts()
-        about = {"model": facts, "date": date.today().isoformat(), "versions": _versions(), "trained": trained}
-        about["licence"] = _licence(self.model.name)
-        e = None
-        with _whole_folder(folder) as part:
-            checkpoints.write(part / _WEIGHTS, self.model.model.state_dict(), facts)
-            about["weights"] = {"file": _WEIGHTS, "sha256": _digest(part / _WEIGHTS)}
+        self._check_test(data, split)
+        facts, state = self._facts(), self.model.model.state_dict()
+        with _whole_folder(folder, sum(tensor.nbytes for tensor in state.values())) as part:
+            # The model
+            checkpoints.write(part / _WEIGHTS, state, facts)
+            about = {"model": facts, "weights": {"file": _WEIGHTS, "sha256": _digest(part / _WEIGHTS)}}
+            about |= {"date": date.today().isoformat(), "versions": _versions(), "trained": trained}
+
+            # What is known of it
+            about["licence"] = _attempt("the licence", _licence, self.model.name) or "not known"
+            evaluation = None
             if data is not None:
-                e = self.evaluate(data, split.test)
-                about["data"] = _facts_of(data, split)
-                about["scores"] = {m: {"value": getattr(e, m), "interval": e.interval[m]} for m in METRICS}
-                about["baselines"] = e.baselines
-                _draw(self, data, split.test, e, part)
-            (part / _ABOUT).write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-            (part / "README.md").write_text(_card(about), encoding="utf-8")
-        return e
+                about["data"] = _attempt("what is known of the images", _facts_of, data, split)
+                evaluation = self._score(data, split, part)
+                about["scores"] = _scores_of(evaluation)
+            (part / _ABOUT).write_bytes(_utf8(json.dumps(_as_json(about), indent=1, ensure_ascii=False) + "\n"))
+            _attempt("README.md", _write_card, part)
+        return evaluation
 
     def export(self, path):
         """Write the classifier as ONNX, and check with ONNX Runtime that it answers as the original.
 
-        Its input "image" is (B, 3, H, W) float32 in 0 … 255, RGB, of the size that the model was pretrained on; its
-        output "probabilities" is (B, K). Scaling, mean and standard deviation are inside; resizing is not.
+        Its input "image" is (B, 3, H, W) float32 in 0 … 255, RGB, of the size that the model sees (``input_size``: the
+        one it was trained on); its output "probabilities" is (B, K). Scaling, mean and standard deviation are inside;
+        resizing is not. The file's metadata hold the size ("height", "width") and the class names as JSON
+        ("class_names").
 
         Returns:
             The largest difference of a probability between the two.
@@ -137,35 +149,62 @@ class FineTuned:
             import onnxscript  # noqa: F401 what torch exports with
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(f"{error.name} is missing: pip install 'tlbook[export]'") from None
-        from tlbook import cache
 
-        side, whole = self.model.input_size, _FromPixels(copy.deepcopy(self.model)).cpu().eval()
-        x = (255 * torch.rand(3, 3, side, side, generator=torch.Generator().manual_seed(0))).round()
+        (height, width), whole = self.model._size, _FromPixels(copy.deepcopy(self.model)).cpu().eval()
+        x = (255 * torch.rand(3, 3, height, width, generator=torch.Generator().manual_seed(0))).round()
         with cache.atomic(path) as part:
-            program = torch.onnx.export(
-                whole,
-                (x,),
-                dynamo=True,
-                verbose=False,
-                input_names=["image"],
-                output_names=["probabilities"],
-                dynamic_shapes={"x": {0: torch.export.Dim("batch")}},
-            )
+            program = _onnx_program(whole, x)
+            names = json.dumps(self._facts()["class_names"])
+            program.model.metadata_props.update(height=str(height), width=str(width), class_names=names)
             program.save(part)
             session = onnxruntime.InferenceSession(part, providers=["CPUExecutionProvider"])
             with torch.inference_mode():
                 answers = [(session.run(None, {"image": x[:n].numpy()})[0], whole(x[:n]).numpy()) for n in (1, 3)]
-            apart = max(float(np.abs(a - b).max()) for a, b in answers)
-            if not apart <= 1e-4:
-                raise RuntimeError(f"the ONNX model answers differently, by up to {apart:.1e}: nothing was written")
-        return apart
+            difference = max(float(np.abs(a - b).max()) for a, b in answers)
+            if not difference <= 1e-4:
+                raise RuntimeError(
+                    f"the ONNX model answers differently, by up to {difference:.1e}: nothing was written"
+                )
+        return difference
 
     def _facts(self):
         b = self.model
         facts = {k: getattr(b, k) for k in ("name", "mean", "std", "input_size", "crop_pct", "interpolation")}
         facts |= {"fixed_size": b._fixed_size, "architecture": b.model.pretrained_cfg["architecture"]}
-        facts |= {"class_names": self.class_names, "history": self.history, "epoch": self.epoch}
-        return json.loads(json.dumps(facts))
+        facts |= {"class_names": self.class_names, "history": self.history}
+        return _as_json(facts | {"epoch": self.epoch, "stopped": self.stopped})
+
+    def _check_classes(self, data):
+        if tuple(data.class_names) != tuple(self.class_names):
+            raise ValueError(f"the data's classes are {data.class_names}, the model's {self.class_names}")
+
+    def _check_test(self, data, split):
+        """Refuse what could not be scored honestly, before anything is written."""
+        if (data is None) != (split is None):
+            given, missing = ("data", "split") if split is None else ("split", "data")
+            raise ValueError(f"{given} is given without {missing}: the scores are those of data at split.test")
+        if data is not None:
+            self._check_classes(data)
+            seen = np.intersect1d(split.test, np.concatenate([split.train, split.val]))
+            if len(seen):
+                raise ValueError(f"example {seen[0]:.0f} of split.test is in train or val too ({len(seen)} such)")
+
+    def _score(self, data, split, folder):
+        """The Evaluation on the test part, drawn to ``folder``; None where there is none."""
+        from tlbook import plots
+
+        if not len(split.test):
+            warnings.warn("split.test is empty: the model is saved without scores", stacklevel=3)
+            return None
+        evaluation = _attempt("the scores", self.evaluate, data, split.test)
+        if evaluation is not None:
+            drawings = {
+                "confusion_matrix.png": (plots.confusion_matrix_figure, evaluation, self.class_names),
+                "worst_mistakes.png": (plots.worst_mistakes_figure, self, data, split.test, evaluation),
+            }
+            for name, drawing in drawings.items():
+                _attempt(name, _draw, folder / name, *drawing)
+        return evaluation
 
 
 class _FromPixels(nn.Module):
@@ -179,6 +218,22 @@ class _FromPixels(nn.Module):
 
     def forward(self, x):
         return self.model((x - self.mean) / self.std).softmax(1)
+
+
+def _onnx_program(whole, x):
+    """The module as torch exports it, for any number of images, without the paths of the source files here."""
+    program = torch.onnx.export(
+        whole,
+        (x,),
+        dynamo=True,
+        verbose=False,
+        input_names=["image"],
+        output_names=["probabilities"],
+        dynamic_shapes={"x": {0: torch.export.Dim("batch")}},
+    )
+    for node in program.model.graph:
+        node.metadata_props.clear()
+    return program
 
 
 def load_finetuned(folder):
@@ -209,7 +264,7 @@ def load_finetuned(folder):
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: a saved model is {_WEIGHTS} and {_ABOUT}")
     state, facts = checkpoints.read(path)
-    changed = [k for k in facts.keys() | said.keys() if json.dumps(facts.get(k)) != json.dumps(said.get(k))]
+    changed = [key for key in facts.keys() | said.keys() if _as_json(facts.get(key)) != _as_json(said.get(key))]
     if changed:
         raise ValueError(
             f"{folder / _ABOUT} disagrees with what the weights were saved with in {', '.join(sorted(changed))}: "
@@ -228,16 +283,55 @@ def _rebuilt(state, facts):
     from tlbook.backbones import Backbone, build
     from tlbook.parameter_transfer import transfer
 
-    history, epoch, classes = facts.pop("history"), facts.pop("epoch"), tuple(facts.pop("class_names"))
+    facts = {"stopped": "", **facts}
+    _check_facts(facts)
+    history = Table({k: math.nan if v is None else v for k, v in row.items()} for row in facts.pop("history"))
+    epoch, stopped, classes = facts.pop("epoch"), facts.pop("stopped"), tuple(facts.pop("class_names"))
     model = build(facts.pop("architecture"), len(classes))
     transfer(state, model)
     backbone = Backbone(model, **facts).to(device.choose(), memory_format=torch.channels_last)
-    return FineTuned(backbone, Table(history), epoch, classes)
+    return FineTuned(backbone, history, epoch, classes, stopped=stopped)
+
+
+def _check_facts(facts):
+    """Refuse what `FineTuned.save` does not write: no other key, kind or size reaches a model."""
+    from PIL import Image
+
+    def are_numbers(values, least):
+        return isinstance(values, list) and 0 < len(values) < 10 and all(is_number(v) and v > least for v in values)
+
+    def is_number(value):
+        return isinstance(value, int | float) and math.isfinite(value)
+
+    def is_size(value):
+        sides = value if isinstance(value, list) and len(value) == 2 else [value]
+        return all(type(side) is int and 0 < side <= 4096 for side in sides)
+
+    is_right = {
+        **dict.fromkeys(("name", "architecture", "stopped"), lambda value: isinstance(value, str)),
+        "mean": lambda value: are_numbers(value, -math.inf),
+        "std": lambda value: are_numbers(value, 0),
+        "input_size": is_size,
+        "crop_pct": lambda value: are_numbers([value], 0.01),
+        "interpolation": lambda value: isinstance(value, str) and value.upper() in Image.Resampling.__members__,
+        "fixed_size": lambda value: isinstance(value, bool),
+        "class_names": lambda value: isinstance(value, list) and not any(isinstance(x, list | dict) for x in value),
+        "history": lambda value: isinstance(value, list) and all(isinstance(row, dict) for row in value),
+        "epoch": lambda value: type(value) is int,
+    }
+    wrong = [key for key in facts if key not in is_right or not is_right[key](facts[key])]
+    wrong += is_right.keys() - facts.keys()
+    if wrong:
+        raise ValueError(f"not as tlbook writes it: {', '.join(sorted(wrong))}")
 
 
 @contextmanager
-def _whole_folder(folder):
-    """Yield a temporary folder beside ``folder`` that takes its place when the block ends without an error."""
+def _whole_folder(folder, size):
+    """Yield a temporary folder beside ``folder`` that takes its place when the block ends without an error.
+
+    Raises:
+        OSError: the disk has no room for the ``size`` bytes that it is for.
+    """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} exists and is not an empty folder: choose another, or remove it")
@@ -249,8 +343,37 @@ def _whole_folder(folder):
         if folder.exists():
             folder.rmdir()
         os.replace(part, folder)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise OSError(
+            error.errno,
+            f"{size / 1e6:,.0f} MB are needed in {folder.absolute().parent}, and the disk has no room for them: make "
+            "some, or choose another folder. Nothing was written",
+        ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _attempt(what, make, *arguments):
+    """What ``make`` returns, or None and a warning: nothing that is known of a model may lose the model."""
+    try:
+        return make(*arguments)
+    except Exception as error:
+        warnings.warn(
+            f"{what} is left out of what is saved, the model is not ({type(error).__name__}: {error})", stacklevel=3
+        )
+
+
+def _as_json(value):
+    """The value as it comes back from JSON; null where a number is not finite, for which JSON has no words."""
+    plain = json.dumps(value, default=lambda x: x.item() if hasattr(x, "item") else str(x))
+    return checkpoints.finite(json.loads(plain))
+
+
+def _utf8(text):
+    """Text as bytes; half a letter, as in a file name that is not UTF-8, as JSON and Python write it: \\udcff."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 def _digest(path):
@@ -262,7 +385,14 @@ def _digest(path):
 
 
 def _versions():
-    return {name: importlib.metadata.version(name) for name in ("tlbook", "torch", "timm", "numpy", "pillow")}
+    """{package: version}, of what is loaded: a package may run without being installed."""
+    import PIL
+    import timm
+
+    import tlbook
+
+    modules = {"tlbook": tlbook, "torch": torch, "timm": timm, "numpy": np, "pillow": PIL}
+    return {name: str(getattr(module, "__version__", "not known")) for name, module in modules.items()}
 
 
 def _licence(name):
@@ -275,54 +405,114 @@ def _licence(name):
 def _facts_of(data, split):
     parts = zip(("train", "val", "test"), split, strict=True)
     counts = {part: data.subset(rows).class_counts.tolist() for part, rows in parts}
-    return {"name": data.name, "fingerprint": data.fingerprint, "groups": _groups_of(data, split), "images": counts}
+    facts = {"name": data.name, "fingerprint": data.fingerprint, "images": counts}
+    return facts | {"groups": _groups_of(data, split), "given": _is_given(data, split)}
 
 
 def _groups_of(data, split):
     """Tell how the test treats groups: "whole", "torn" where one has images on both sides, None without groups."""
     if data.groups is None:
         return None
-    seen = data.groups[np.concatenate([split.train, split.val])]
+    seen = data.groups[np.concatenate([split.train, split.val]).astype(np.int64)]
     return "torn" if np.isin(data.groups[split.test], seen).any() else "whole"
 
 
-def _draw(found, data, index, evaluation, folder):
+def _is_given(data, split):
+    """Whether the test is the one that the data came with."""
+    part = data.columns.get("part")
+    return part is not None and set(split.test) == set(np.flatnonzero(part == "test"))
+
+
+def _scores_of(evaluation):
+    """Scores, intervals and baselines as JSON has them; None without an evaluation."""
+    if evaluation is None:
+        return None
+    majority = evaluation.baselines["majority"]
+    return {
+        metric: {
+            "value": getattr(evaluation, metric),
+            "interval": evaluation.interval[metric],
+            "majority": majority[metric],
+        }
+        for metric in METRICS
+    }
+
+
+def _draw(path, figure_of, *arguments):
     from tlbook import plots
 
-    drawings = {
-        "confusion_matrix.png": plots.confusion_matrix_figure(evaluation, found.class_names),
-        "worst_mistakes.png": plots.worst_mistakes_figure(found, data, index, evaluation),
-    }
-    for name, (figure, _) in drawings.items():
-        figure.savefig(folder / name, format="png", dpi=100, bbox_inches="tight")
+    figure, _ = figure_of(*arguments)
+    try:
+        with cache.atomic(path) as part:
+            figure.savefig(part, format="png", dpi=100, bbox_inches="tight")
+    finally:
         plots.plt.close(figure)
 
 
-def _card(about):
-    """The README.md of a saved model."""
-    model, data = about["model"], about.get("data")
-    lines = [f"# {model['name']}, fine-tuned: {', '.join(model['class_names'])}", ""]
+def _write_card(folder):
+    """The README.md of a saved model, from its model.json and the figures beside it."""
+    about = json.loads((folder / _ABOUT).read_bytes())
+    model, name = about["model"], _markdown(about["model"]["name"])
+    lines = [f"# {name}, fine-tuned: {', '.join(map(_markdown, model['class_names']))}", ""]
     lines += [f"Saved on {about['date']}. {about['trained']}".strip(), ""]
-    if data:
-        lines += ["## Images", "", "| part | " + " | ".join(model["class_names"]) + " |"]
-        lines += ["| --- |" + " ---: |" * len(model["class_names"])]
-        lines += [f"| {part} | " + " | ".join(map(str, n)) + " |" for part, n in data["images"].items()]
-        how = {
-            "whole": "Groups were kept whole.",
-            "torn": "Groups stand on both sides of the test: if what is new in use is a group, the scores flatter.",
-            None: "The parts were drawn at random: if several images show one thing, the scores below flatter.",
-        }[data["groups"]]
-        lines += ["", how, "", "## Scores on the test part", "", "| metric | value | 95 % interval | majority |"]
-        lines += ["| --- | ---: | --- | ---: |"]
-        for metric, score in about["scores"].items():
-            low, high = score["interval"]
-            majority = about["baselines"]["majority"][metric]
-            lines += [
-                f"| {metric.replace('_', ' ')} | {score['value']:.3f} | {low:.3f} … {high:.3f} | {majority:.3f} |"
-            ]
-        lines += ["", "![Confusion matrix](confusion_matrix.png)", "", "![Worst mistakes](worst_mistakes.png)"]
-    else:
-        lines += ["It was saved without a test: nothing is known here of how good it is."]
-    lines += ["", "## Use", "", "```", "tlbook predict THIS_FOLDER images/ --csv out.csv", "```", ""]
+    if model["stopped"]:
+        why = "by hand (Ctrl-C)" if model["stopped"] == "Ctrl-C" else f"because {model['stopped']}"
+        lines += [f"**Training stopped early**, {why}. These are the weights of epoch {model['epoch']}, the best.", ""]
+    lines += _card_of_images(about.get("data"), model["class_names"])
+    lines += _card_of_scores(about.get("scores"))
+    lines += [
+        f"![{words}]({words.replace(' ', '_').lower()}.png)\n"
+        for words in ("Confusion matrix", "Worst mistakes")
+        if (folder / f"{words.replace(' ', '_').lower()}.png").exists()
+    ]
+    size = model["input_size"]
+    height, width = size if isinstance(size, list) else (size, size)
+    lines += ["## Use", "", "```", "tlbook predict THIS_FOLDER images/ --csv out.csv", "```", ""]
+    lines += [
+        f"It sees {height} × {width} pixels of an image: resized until they are covered, and then the middle.",
+        "",
+    ]
     lines += [about["licence"], "", "It knows only the classes above, and calls every image one of them."]
-    return "\n".join(lines) + "\n"
+    (folder / "README.md").write_bytes(_utf8("\n".join(lines) + "\n"))
+
+
+def _card_of_images(data, class_names):
+    """How many images of each class the parts have, and how they were parted."""
+    if not data:
+        return []
+    lines = ["## Images", "", f"| part | {' | '.join(map(_markdown, class_names))} |"]
+    lines += ["| --- |" + " ---: |" * len(class_names)]
+    lines += [f"| {part} | " + " | ".join(map(str, counts)) + " |" for part, counts in data["images"].items()]
+    how = {
+        "whole": "Groups were kept whole.",
+        "torn": "Groups stand on both sides of the test: if what is new in use is a group, the scores flatter.",
+        None: "The parts were drawn at random: if several images show one thing, the scores below flatter.",
+    }[data["groups"]]
+    if data["given"]:
+        how = "The parts came with the images." + (f" {how}" if data["groups"] else "")
+    absent = [_markdown(name) for name, n in zip(class_names, data["images"]["test"], strict=True) if not n]
+    if absent and any(data["images"]["test"]):
+        how += f" No test image shows {', '.join(absent)}: the scores say nothing of it."
+    return [*lines, "", how, ""]
+
+
+def _card_of_scores(scores):
+    def number(value):
+        return "–" if value is None else f"{value:.3f}"
+
+    if not scores:
+        return ["It was saved without a test: nothing is known here of how good it is.", ""]
+    lines = ["## Scores on the test part", "", "| metric | value | 95 % interval | majority |"]
+    lines += ["| --- | ---: | --- | ---: |"]
+    for metric, score in scores.items():
+        low, high = map(number, score["interval"])
+        lines += [
+            f"| {metric.replace('_', ' ')} | {number(score['value'])} | {low} … {high} | {number(score['majority'])} |"
+        ]
+    return [*lines, ""]
+
+
+def _markdown(text):
+    """Text on one line, with nothing in it that Markdown, its tables or its formulas would take for a sign."""
+    signs = r"[\\`*\[\]<>|$~&]|(?<![^\W_])_|_(?![^\W_])"  # an underscore within a word is none
+    return re.sub(signs, r"\\\g<0>", " ".join(str(text).split()))

@@ -23,7 +23,15 @@ def check(number, answer):
     Args:
         number: such as "03.1".
         answer: what the exercise asks for; ``...`` means not answered yet.
+
+    Raises:
+        RuntimeError: Python runs with -O, which takes out the asserts that judge an answer.
     """
+    if not __debug__:
+        raise RuntimeError(
+            "Python runs with -O (or PYTHONOPTIMIZE), which takes out the asserts that judge an answer: any would be "
+            "called right. Start it without"
+        )
     exercise = _find(number)
     if answer is ...:
         print(f"Exercise {number}: put your answer in place of the dots. Stuck? tl.hint({number!r})")
