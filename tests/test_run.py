@@ -39,6 +39,19 @@ def test_ctrl_c_stops_after_the_step_and_the_run_can_go_on(tmp_path, monkeypatch
     assert same(resumed, again)
 
 
+def test_ctrl_c_is_noticed_where_an_epoch_is_one_step(monkeypatch):
+    schedule = fine_tuning.schedule
+
+    def press(step, steps):
+        if step == 1:
+            signal.raise_signal(signal.SIGINT)
+        return schedule(step, steps)
+
+    monkeypatch.setattr(fine_tuning, "schedule", press)
+    stopped = tl.finetune(tiny(), DATA, SPLIT, **(FAST | {"batch_size": 64, "epochs": 5}))
+    assert stopped.stopped == "Ctrl-C" and [row["epoch"] for row in stopped.history] == [0, 1, 2]
+
+
 def test_ctrl_c_before_the_first_step_ends_at_once(tmp_path, monkeypatch):
     prepared, prepare = [], Backbone.prepare
 

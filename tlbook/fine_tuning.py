@@ -229,8 +229,9 @@ def _minimise(run):
                 bar.update()
                 if run.stopped:
                     return
-            run.validate(epoch + 1)
-            run.save()
+            run.end_epoch(epoch)
+            if run.stopped:
+                return
 
 
 def _step(run, parts, size):

@@ -70,4 +70,4 @@ def parallel(network, device, processes):
     if processes.size == 1:
         return network
     devices = [device] if device.type == "cuda" else None
-    return torch.nn.parallel.DistributedDataParallel(network, device_ids=devices, broadcast_buffers=False)
+    return torch.nn.parallel.DistributedDataParallel(network, device_ids=devices)

@@ -255,11 +255,22 @@ class Run:
         epoch_ends = self.progress.step % self.batches_an_epoch == 0
         if self.device.type == "cpu" or len(self.unchecked) == CHECK_EVERY or epoch_ends:
             self._check_losses()
-            if not epoch_ends and not self.stopped:
-                pressed = self.processes.sum(torch.tensor(len(self.interrupts))) > 0  # in any of the processes
-                self.stopped = "Ctrl-C" if pressed else ""
-                if pressed or time.monotonic() - self.last_save >= CHECKPOINT_SECONDS:
+            if not (epoch_ends or self.stopped):  # at an epoch's end validation comes first
+                self._stop_if_pressed()
+                if self.stopped or time.monotonic() - self.last_save >= CHECKPOINT_SECONDS:
                     self.save()
+
+    def end_epoch(self, epoch):
+        """Validate and save; may set ``stopped``."""
+        self.validate(epoch + 1)
+        if not self.stopped:
+            self.save()
+            if self.progress.step < self.steps:
+                self._stop_if_pressed()
+
+    def _stop_if_pressed(self):
+        if self.processes.sum(torch.tensor(len(self.interrupts))) > 0:  # Ctrl-C, in any of the processes
+            self.stopped = "Ctrl-C"
 
     def _check_losses(self):
         """Add up the losses since the last look, and stop what diverges."""
