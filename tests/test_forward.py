@@ -1,6 +1,7 @@
 """The forward pass: whatever computes it, the outputs are those of the plain one."""
 
 import copy
+import signal
 
 import numpy as np
 import pytest
@@ -125,3 +126,15 @@ def test_the_network_is_left_as_it_was():
     Forward(Stages(b, ["final"]), Engine("openvino", torch.bfloat16)).submit(batch(b)).result()
     assert all(torch.equal(tensor, before[name]) for name, tensor in b.state_dict().items())
     assert all(p.requires_grad for p in b.parameters())
+
+
+def test_ctrl_c_can_be_caught_after_networks_have_come_and_gone():
+    b, caught = backbone(), []
+    for dtype in (torch.float32, torch.bfloat16, torch.float32):
+        Forward(Stages(b, ["layer2", "final"]), Engine("openvino", dtype)).submit(batch(b)).result()
+    before = signal.signal(signal.SIGINT, lambda *_: caught.append(1))
+    try:
+        signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert caught

@@ -5,6 +5,7 @@ waits for another at every layer, whatever else the machine is doing. Else it is
 OpenVINO costs seconds, which a small job would not win back (``benchmarks/results/feature_extraction.json``).
 """
 
+import functools
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -140,7 +141,7 @@ def _compile(network, example, dtype, key):
     """OpenVINO's requests to the network for batches of the example's shape; the conversion is kept under ``key``."""
     import openvino
 
-    core, path = openvino.Core(), None
+    core, path = _core(), None
     if key is not None:
         words = json.dumps([key, list(example.shape), _openvino_version()])
         path = cache.folder() / "engines" / f"{hashlib.sha256(words.encode()).hexdigest()[:32]}.xml"
@@ -161,6 +162,15 @@ def _compile(network, example, dtype, key):
     compiled = core.compile_model(model, "CPU", settings)
     streams = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
     return [compiled.create_infer_request() for _ in range(streams + 1)]  # one waits while the others are computed
+
+
+@functools.cache
+def _core():
+    """The one Core of this process, never given up: on CPUs with AMX each sets a stack for signals when it begins to
+    compute, and one that ends out of turn leaves the process with a stack that is gone, so that Ctrl-C would kill it."""
+    import openvino
+
+    return openvino.Core()
 
 
 def _keep(model, path):
