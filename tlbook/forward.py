@@ -166,8 +166,11 @@ def _compile(network, example, dtype, key):
 
 @functools.cache
 def _core():
-    """The one Core of this process, never given up: on CPUs with AMX each sets a stack for signals when it begins to
-    compute, and one that ends out of turn leaves the process with a stack that is gone, so that Ctrl-C would kill it."""
+    """The one Core of this process, which is never given up.
+
+    On CPUs with AMX each Core sets a stack for signals, and one that ends out of turn leaves the process with a stack
+    that is gone: Ctrl-C would kill it.
+    """
     import openvino
 
     return openvino.Core()
