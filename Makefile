@@ -8,10 +8,14 @@
 # make links [REPO=owner/name]    renew links, references and glossary in the lessons; move them to another repository
 # make mutants  how many small changes to the three operator files do the tests notice?
 
+# OpenMP's threads spin while they wait for each other, and with two busy neighbours on two cores that makes PyTorch ten
+# times slower. Asleep they cost 5 to 15 % on an idle machine, and a shared one keeps most of its speed.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := TLBOOK_CACHE="$(CURDIR)/build/test-cache" $(BIN)/python -m pytest
-NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=240 --nbval-sanitize-with tests/nbval_sanitize.cfg
+NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=3600 --nbval-sanitize-with tests/nbval_sanitize.cfg
 
 .PHONY: course test lab bench bench-long prove notebooks links mutants
 

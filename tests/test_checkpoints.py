@@ -39,7 +39,7 @@ def kill_and_resume(folder, steps, whole):
     for step in steps:
         child = context.Process(target=die_at, args=(step, folder))
         child.start()
-        child.join(120)
+        child.join()
         assert child.exitcode == -signal.SIGKILL
     resumed = tl.finetune(dropping(), DATA, SPLIT, **RUN, checkpoint=folder, resume=True)
     assert same(whole, resumed) and whole.epoch == resumed.epoch

