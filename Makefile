@@ -4,6 +4,7 @@
 # make bench    compare with other libraries (30 minutes at most)
 # make bench-long  the experiments that lessons quote but do not run (hours)
 # make prove    the long proofs
+# make gpu      the GPU tests and speeds, in six minutes, without a network (PYTHON=…, wheels/ for what that Python lacks)
 # make notebooks [ONLY="00 03"]   run the lessons in place, to refresh the outputs they are stored with
 # make links [REPO=owner/name]    renew links, references and glossary in the lessons; move them to another repository
 # make mutants  how many small changes to the three operator files do the tests notice?
@@ -17,7 +18,7 @@ BIN := .venv/bin
 PYTEST := TLBOOK_CACHE="$(CURDIR)/build/test-cache" $(BIN)/python -m pytest
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=3600 --nbval-sanitize-with tests/nbval_sanitize.cfg
 
-.PHONY: course test lab bench bench-long prove notebooks links mutants
+.PHONY: course test lab bench bench-long gpu prove notebooks links mutants
 
 course: .venv/course.installed
 	$(BIN)/python -m tlbook course
@@ -35,9 +36,17 @@ lab: .venv/course.installed
 
 bench: .venv/bench.installed
 	$(BIN)/python benchmarks/feature_extraction.py
+	$(BIN)/python benchmarks/probes.py
+	$(BIN)/python benchmarks/ranking.py
 	$(BIN)/python benchmarks/lesson_01.py
 
+# A machine with a GPU and no network: its own Python with torch and timm, the missing packages from a folder of wheels.
+gpu:
+	$(PYTHON) -m pip install --no-index --no-deps --quiet --target build/gpu $(wildcard wheels/*.whl) || true
+	PYTHONPATH="$(CURDIR):$(CURDIR)/build/gpu" TLBOOK_CACHE="$(CURDIR)/build/gpu-cache" $(PYTHON) benchmarks/gpu.py
+
 bench-long: .venv/bench.installed
+	$(BIN)/python benchmarks/small_data.py
 	$(BIN)/python benchmarks/fine_tuning.py peers
 	$(BIN)/python benchmarks/fine_tuning.py recipes
 	$(BIN)/python benchmarks/fine_tuning.py paper

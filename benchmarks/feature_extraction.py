@@ -1,89 +1,91 @@
-"""Feature extraction and the linear probe, beside what a user would use instead, on the same images in one run.
+"""Feature extraction beside what a user would use instead, on the same images in one run.
 
     python benchmarks/feature_extraction.py
 
-All extractors run EfficientNet-Lite0 with the same weights on the same 512 solar cells at 160 px and must agree on the
-features. The forward pass and extract run five times in turn, the others three times; the best time counts.
+All run EfficientNet-Lite0 with the same weights on real solar cells at 160 px and must agree on the features. Each way
+runs once before any runs again, so that a busy moment hits them all; quoted are medians, and of ratios the median over
+rounds with the smallest and the largest.
 """
 
 import json
 import os
 import platform
+import statistics
 import subprocess
 import tempfile
 import time
 from datetime import date
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from sklearn.linear_model import LogisticRegressionCV
-from sklearn.preprocessing import StandardScaler
 from torch.utils.data import DataLoader
 from torchvision import datasets
 from torchvision.transforms import v2
 
 import tlbook as tl
 from tlbook import device
-from tlbook.probes import CS, fit_path
+from tlbook.forward import Engine, Forward, Stages
 
-N, SIZE, BATCH = 512, 160, 32
-
-
-def timed(function, repeats=3):
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        result = function()
-        times.append(time.perf_counter() - start)
-    return min(times), result
+SIZE, BATCH, ROUNDS = 160, 32, 3
+CELLS, FILES, READY = 2624, 1024, 512  # examples for extract, for image files, and in passes over a ready tensor
 
 
-def in_turn(functions, repeats=5):
-    """The best time of each, and what it returned; all run once before any runs again: a busy moment hits them all."""
-    times, results = {name: [] for name in functions}, {}
-    for _ in range(repeats):
-        for name, function in functions.items():
-            seconds, results[name] = timed(function, 1)
-            times[name].append(seconds)
-    return {name: min(found) for name, found in times.items()}, list(results.values())
+def eager(backbone, batch):
+    """PyTorch's forward pass alone, on a ready tensor, channels last, float32."""
+    with torch.inference_mode():
+        for _ in range(READY // BATCH):
+            backbone.forward_stages(batch)
+    return READY
 
 
-def bare(backbone, batch):
-    """The forward pass alone, on a ready-made tensor, in the precision that extract chooses."""
-    dtype = device.inference_dtype(backbone.device)
-    with torch.inference_mode(), torch.autocast(backbone.device.type, dtype, enabled=dtype != torch.float32):
-        for _ in range(N // BATCH):
-            z = backbone.forward_head(backbone.forward_features(batch), pre_logits=True)
-        return z.float().cpu()  # waits for the GPU
+def compiled(forward, batch):
+    """The engine alone, on a ready tensor, as many batches in flight as it wants."""
+    jobs = [forward.submit(batch) for _ in range(READY // BATCH)]
+    for job in jobs:
+        job.result()
+    return READY
 
 
-def kept(backbone, batch):
-    """The same with the setting of the memory allocator that extract uses on a CPU."""
-    with device.memory_kept(backbone.device):
-        return bare(backbone, batch)
+def extract(backbone, data, **options):
+    found = tl.extract(backbone, data, cache=False, batch_size=BATCH, **options)
+    return len(found.X)
 
 
 def tutorial(backbone, folder, workers):
     """The loop that tutorials teach: image files, a DataLoader, float32, the default memory layout."""
-    transform = v2.Compose(
-        [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(backbone.mean, backbone.std)]
-    )
+    scale = v2.ToDtype(torch.float32, scale=True)
+    transform = v2.Compose([v2.ToImage(), scale, v2.Normalize(backbone.mean, backbone.std)])
     loader = DataLoader(datasets.ImageFolder(folder, transform), batch_size=BATCH, num_workers=workers)
     model = backbone.to(memory_format=torch.contiguous_format)
-    found = []
     with torch.no_grad():
-        for x, _ in loader:
-            found.append(model.forward_head(model.forward_features(x.to(model.device)), pre_logits=True).cpu())
-    return torch.cat(found).numpy()
+        found = [model.forward_head(model.forward_features(x.to(model.device)), pre_logits=True) for x, _ in loader]
+    return len(torch.cat(found))
+
+
+def timm_inference(backbone, folder):
+    """timm's loader with what its inference script sets on a CPU: channels last, prefetching, two workers."""
+    from timm.data import create_dataset, create_loader
+
+    loader = create_loader(
+        create_dataset("", root=folder), (3, SIZE, SIZE), BATCH, use_prefetcher=False, mean=backbone.mean,
+        std=backbone.std, crop_pct=1.0, num_workers=os.cpu_count(),
+    )  # fmt: skip
+    model = backbone.to(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        return sum(
+            len(model.forward_stages(x.contiguous(memory_format=torch.channels_last))["final"]) for x, _ in loader
+        )
 
 
 def fastai_features(backbone, folder):
     """fastai's data loaders and its get_preds, with the network's own features as the output."""
     from fastai.vision.all import ImageDataLoaders, Learner, Normalize
 
-    files = sorted(Path(folder).rglob("*.png"))
+    files = sorted(Path(folder).rglob("*.jpg"))
     loaders = ImageDataLoaders.from_path_func(
         folder, files, lambda path: path.parent.name, valid_pct=0.1, bs=BATCH, num_workers=0,
         batch_tfms=Normalize.from_stats(backbone.mean, backbone.std),
@@ -92,88 +94,108 @@ def fastai_features(backbone, folder):
     body[0].forward = lambda x: backbone.forward_head(backbone.forward_features(x), pre_logits=True)
     learner = Learner(loaders, body, loss_func=torch.nn.MSELoss())
     with learner.no_bar():
-        return learner.get_preds(dl=loaders.test_dl(files))[0].numpy()
+        return len(learner.get_preds(dl=loaders.test_dl(files))[0])
 
 
-def extraction():
-    data = tl.data.solar_cells(SIZE).subset(range(N))
-    backbone = tl.load_backbone()
+def write_files(folder, data):
+    for i in range(FILES):
+        path = Path(folder, "ab"[i % 2], f"{i:05}.jpg")
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(data[i][0][0].numpy()).convert("RGB").save(path, quality=95)
+
+
+def ways(backbone, data, folder):
+    """{name: function that returns how many images it did}"""
     batch = backbone.prepare([data[i][0] for i in range(BATCH)])
-    rows = {}
+    files = tl.data.image_folder(folder)
+    backbone.set_input_size(SIZE, SIZE)  # the files are of this size: no way resizes
+    found = {"PyTorch, ready tensor": lambda: eager(backbone, batch)}
+    for name in ("float32", "bfloat16"):
+        engine = Forward(Stages(backbone, ("final",)), Engine("openvino", getattr(torch, name)))
+        found[f"OpenVINO {name}, ready tensor"] = lambda engine=engine: compiled(engine, batch)
+        found[f"tl.extract {name}"] = lambda name=name: extract(backbone, data, precision=name)
+        found[f"tl.extract {name}, JPEG files"] = lambda name=name: extract(backbone, files, precision=name)
+    found["tutorial loop, JPEG files"] = lambda: tutorial(tl.load_backbone(), folder, os.cpu_count())
+    found["timm loader, JPEG files"] = lambda: timm_inference(tl.load_backbone(), folder)
+    found["fastai get_preds, JPEG files"] = lambda: fastai_features(tl.load_backbone(), folder)
+    return found
+
+
+def measure():
+    data, backbone = tl.data.solar_cells(SIZE), tl.load_backbone()
     with tempfile.TemporaryDirectory() as folder:
-        for i in range(N):
-            path = Path(folder, "all", f"{i:05}.png")
-            path.parent.mkdir(exist_ok=True)
-            Image.fromarray(data[i][0][0].numpy()).convert("RGB").save(path)
-        files = tl.data.from_dataset(datasets.ImageFolder(folder, v2.PILToTensor()))
-        bare(backbone, batch)  # warm up
-        rows, (_, _, ours, _) = in_turn(
-            {
-                "bare forward pass": lambda: bare(backbone, batch),
-                "the same, memory kept": lambda: kept(backbone, batch),
-                "tlbook.extract": lambda: tl.extract(backbone, data, cache=False, batch_size=BATCH).X,
-                "tlbook.extract, image files": lambda: tl.extract(backbone, files, cache=False, batch_size=BATCH).X,
-            }
-        )
-        workers = {w: timed(lambda w=w: tutorial(tl.load_backbone(), folder, w), 1) for w in (0, 1, os.cpu_count())}
-        best = min(workers, key=lambda w: workers[w][0])
-        rows[f"tutorial loop, {best} workers"], theirs = timed(lambda: tutorial(tl.load_backbone(), folder, best))
-        assert np.allclose(ours, theirs, atol=1e-3)
-        try:
-            rows["fastai get_preds"], fast = timed(lambda: fastai_features(tl.load_backbone(), folder))
-            assert np.allclose(ours, fast, atol=1e-2)
-        except ImportError:
-            print("fastai is not installed: pip install 'tlbook[bench]'")
-    speed = {name: N / seconds for name, seconds in rows.items()}
-    for name, value in speed.items():
-        print(f"{name:<30} {value:7.1f} images/s   tlbook.extract / this: {speed['tlbook.extract'] / value:.2f}")
+        write_files(folder, data)
+        found = ways(backbone, data, folder)
+        speed = {name: [] for name in found}
+        for round_ in range(ROUNDS + 1):  # the first one warms up
+            for name, way in list(found.items()):
+                start = time.perf_counter()
+                try:
+                    images = way()
+                except ImportError as error:
+                    print(f"left out: {name} ({error})")
+                    del found[name], speed[name]
+                    continue
+                if round_:
+                    speed[name].append(images / (time.perf_counter() - start))
     return speed
 
 
-def probe_path():
-    """The whole grouped path of C, against scikit-learn's LogisticRegressionCV on the same folds."""
-    data = tl.data.solar_cells(SIZE)
-    backbone = tl.load_backbone()
-    seconds = {}
-    for stage in ("blocks.4", "final"):
-        features = tl.extract(backbone, data, stages=tuple(backbone.stages)).select(stage)
-        X, y, folds = np.asarray(features.X, dtype=np.float64), features.y, data.folds(4)
+def ratios(speed):
+    """{what is compared: [median, smallest, largest] over rounds}"""
+    pairs = {
+        f"tl.extract {p} / {of}": (f"tl.extract {p}", of)
+        for p in ("float32", "bfloat16")
+        for of in (f"OpenVINO {p}, ready tensor", "PyTorch, ready tensor")
+    }
+    for p in ("float32", "bfloat16"):
+        for of in speed:
+            if "JPEG" in of and "tl.extract" not in of:
+                pairs[f"tl.extract {p}, JPEG files / {of}"] = (f"tl.extract {p}, JPEG files", of)
+    found = {}
+    for name, (a, b) in pairs.items():
+        each = [x / y for x, y in zip(speed[a], speed[b], strict=True)]
+        found[name] = [round(v, 2) for v in (statistics.median(each), min(each), max(each))]
+    return found
 
-        def ours(X=X, y=y, folds=folds):
-            for split in folds:
-                list(fit_path(X[split.train], y[split.train], CS, tol=1e-4))
 
-        def theirs(X=X, y=y, folds=folds):
-            pairs = [(split.train, split.test) for split in folds]
-            path = LogisticRegressionCV(
-                Cs=CS,
-                cv=pairs,
-                tol=1e-4,
-                max_iter=5000,
-                scoring="neg_log_loss",
-                refit=False,
-                use_legacy_attributes=False,
-            )
-            path.fit(StandardScaler().fit_transform(X), y)
-
-        seconds[stage] = {"tlbook": timed(ours, 1)[0], "scikit-learn": timed(theirs, 1)[0]}
-        a, b = seconds[stage].values()
-        print(
-            f"path of {len(CS)} C, 4 panel folds, {stage}: tlbook {a:.1f} s, scikit-learn {b:.1f} s, ratio {b / a:.1f}"
+def agreement():
+    """How far the features of the two precisions are from the plain pass, and what bfloat16 does to lesson 00's AUC."""
+    data, backbone = tl.data.solar_cells(SIZE), tl.load_backbone()
+    split, auc = data.split(seed=0), {}
+    with torch.inference_mode(), device.memory_kept(backbone.device):
+        plain = np.concatenate(
+            [
+                backbone.forward_stages(backbone.prepare([data[j][0] for j in range(i, min(i + 32, len(data)))]))[
+                    "final"
+                ]
+                for i in range(0, len(data), 32)
+            ]
         )
-    return seconds
+    apart = {}
+    for name in ("float32", "bfloat16"):
+        features = tl.extract(backbone, data, precision=name)
+        apart[name] = float(np.linalg.norm(features.X - plain) / np.linalg.norm(plain))
+        auc[name] = tl.linear_probe(features, split).evaluate(features, split.test).auc
+    return {"relative distance to the plain pass": apart, "AUC of lesson 00's probe": auc}
 
 
 if __name__ == "__main__":
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    cpu = next((line for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.machine())
+    speed = measure()
     result = {
         "command": "python benchmarks/feature_extraction.py",
         "commit": commit,
         "date": date.today().isoformat(),
-        "hardware": f"{tl.device.describe()}, {os.cpu_count()} cores, {platform.machine()}",
-        "images/s": extraction(),
-        "probe path, seconds": probe_path(),
+        "hardware": f"{cpu.split(':')[-1].strip()}, {os.cpu_count()} cores, {tl.device.describe()['precision']}",
+        "versions": {name: version(name) for name in ("torch", "timm", "openvino", "fastai") if find_spec(name)},
+        "load before": os.getloadavg()[0],
+        "images/s, median": {name: round(statistics.median(values), 1) for name, values in speed.items()},
+        "images/s, rounds": {name: [round(v, 1) for v in values] for name, values in speed.items()},
+        "ratios, median, smallest, largest": ratios(speed),
+        "agreement": agreement(),
     }
     target = Path(__file__).parent / "results" / "feature_extraction.json"
-    target.parent.mkdir(exist_ok=True)
     target.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result, indent=1))

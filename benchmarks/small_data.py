@@ -11,7 +11,6 @@ import argparse
 import io
 import json
 import os
-import sys
 import tarfile
 import time
 from pathlib import Path

@@ -38,10 +38,11 @@ def _asked_for(name):
 
 
 def has_fast_bfloat16(device):
-    """Tell whether ``device`` multiplies bfloat16 matrices in hardware: CUDA from Ampere on, CPUs with AMX."""
+    """Tell whether ``device`` computes in bfloat16 in hardware: CUDA from Ampere on, CPUs with AMX or AVX512-BF16."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    return device.type == "cpu" and getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
+    asked = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return device.type == "cpu" and any(getattr(torch.cpu, name, lambda: False)() for name in asked)
 
 
 def inference_dtype(device, precision="auto"):
