@@ -123,6 +123,7 @@ if __name__ == "__main__":
     tests = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "tests/test_fine_tuning.py"]
     tests += ["tests/test_feature_extraction.py", "-k", "gpu or cuda or batch_size or plain or views"]
     said = subprocess.run(tests, capture_output=True, text=True).stdout.strip().splitlines()
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     result = {
         "command": "make gpu",
         "commit": subprocess.run(

@@ -31,7 +31,7 @@ def test_a_stored_prefix_runs_each_view_once(monkeypatch):
     seen = []
     prepare = Backbone.prepare
     monkeypatch.setattr(Backbone, "prepare", lambda self, inputs: seen.append(len(inputs)) or prepare(self, inputs))
-    tl.finetune(tiny(), DATA, SPLIT, recipe="head", **(FAST | {"epochs": 8}), augment="flips")
+    tl.finetune(tiny(), DATA, SPLIT, **(FAST | {"recipe": "head", "epochs": 8}), augment="flips")
     pairs = 4 * len(SPLIT.train) + len(SPLIT.val)
     assert sum(seen) <= pairs  # eight epochs, four views: half of what no store would cost
 

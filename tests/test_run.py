@@ -177,6 +177,28 @@ def test_seeds_of_different_steps_and_ranks_differ():
     assert len(found) == 180
 
 
+@pytest.mark.parametrize(
+    "of_true_class, epoch",
+    [
+        ([0.5, 0.5001], 0),  # the mean gain is there, but a few examples make it
+        ([0.5, 0.6], 1),
+        ([0.5, 0.4, 0.7, 0.65], 2),
+    ],
+)
+def test_a_probe_is_given_up_only_for_what_is_better_by_more_than_a_standard_error(monkeypatch, of_true_class, epoch):
+    labels, p = DATA.labels[SPLIT.val], iter(of_true_class)
+
+    def seen(network, batches, K):
+        q = np.full(len(labels), next(p))
+        if q[0] == 0.5001:
+            q[0], q[1] = 0.9, 0.4
+        return np.where(np.arange(K) == labels[:, None], q[:, None], 1 - q[:, None])
+
+    monkeypatch.setattr(run, "probabilities", seen)
+    found = tl.finetune(tiny(), DATA, SPLIT, recipe="lp_ft", epochs=len(of_true_class) - 1, batch_size=8)
+    assert found.epoch == epoch
+
+
 def test_a_head_that_nothing_has_trained_is_never_kept(monkeypatch):
     data = tl.data.solar_cells(64).subset(range(300))
     split = tl.data.Split(np.arange(0, 200), np.arange(200, 300), np.arange(0))

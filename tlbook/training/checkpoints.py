@@ -128,7 +128,7 @@ def _name_of(value):
 
 
 def load(folder, resume, key):
-    """Return (model's tensors, best weights, optimizer's tensors, progress as JSON) of the checkpoint, or None.
+    """Return (model's tensors, best weights, optimizer's, losses at the start, progress) of the checkpoint, or None.
 
     Raises:
         ValueError: there is one and ``resume`` is False, or it is of a run with another key.
@@ -146,4 +146,4 @@ def load(folder, resume, key):
             f"{folder} holds a run with other {', '.join(differ)}: repeat its arguments to go on with it; or, to start "
             "anew without resume, remove the folder or take another"
         )
-    return (*(unpack(tensors, part) for part in ("model", "best", "optimizer")), facts["progress"])
+    return (*(unpack(tensors, part) for part in ("model", "best", "optimizer", "start")), facts["progress"])

@@ -114,7 +114,7 @@ class Run:
 
     Attributes:
         model, theta0: the copy that is trained, and θ⁰ = {name: tensor} of what was transferred.
-        start: {name: tensor}, all of the model before the first step.
+        start, start_losses: {name: tensor}, all of the model before the first step, and its loss on each val example.
         s, y: (N,) weights and labels of all examples, on the device.
         network, optimizer, batches: what learns in this epoch, and what it sees.
         progress: how far it has come. best: the weights of ``progress.epoch``.
@@ -156,14 +156,15 @@ class Run:
 
         # How far it has come
         self.key = checkpoints.key_of(self) if checkpoint is not None else None
-        self.progress, self.best, self.saved, self.stopped = Progress(), None, None, ""
+        self.progress, self.best, self.saved, self.start_losses, self.stopped = Progress(), None, None, None, ""
         self.resume(checkpoints.load(checkpoint, resume, self.key))
         self.factor, self.interrupts, self.unchecked, self.last_save = 0.0, [], [], time.monotonic()
 
     def resume(self, found):
         """Go on from what `checkpoints.load` found, if anything."""
         if found is not None:
-            model, best, self.saved, progress = found
+            model, best, self.saved, start, progress = found
+            self.start_losses = start["losses"].numpy() if start else None
             self.model.load_state_dict(model)
             self.best = {name: tensor.to(self.device) for name, tensor in best.items()}
             self.progress = Progress.from_json(progress)
@@ -315,14 +316,36 @@ class Run:
             "val AUC": math.nan,
             "seconds": time.monotonic() - self.clock,
         }
+        losses = None
         if len(val):
-            weight, labels = self.s[val].cpu().double().numpy(), self.data.labels[val]
+            labels = self.data.labels[val]
             losses = -np.log(p[np.arange(len(labels)), labels].clip(1e-12))
-            row["val loss"] = float(np.average(losses, weights=weight if weight.any() else None))
+            row["val loss"] = float(np.average(losses, weights=self.val_weights()))
             row["val AUC"] = evaluate(p, labels, resamples=1).auc
         now.history.append(row)
         now.loss = 0.0
-        loss = row["val loss"] if epoch or self.recipe.from_probe else math.inf  # never keep a head at random
+        self._keep_if_best(epoch, row["val loss"], losses)
+
+    def val_weights(self):
+        """(n_val,) the weights of the validation examples; all 1 where they are all 0."""
+        weight = self.s[self.split.val].cpu().double().numpy()
+        return weight if weight.any() else np.ones(len(weight))
+
+    def _keep_if_best(self, epoch, loss, losses):
+        """Keep the weights if their validation loss is the lowest so far.
+
+        A head at random is never kept, and a start at the probe is only given up for weights whose loss is lower by
+        more than a standard error of the paired difference (the one-standard-error rule, Breiman et al., 1984).
+        """
+        now = self.progress
+        if epoch == 0:
+            self.start_losses = losses
+            loss = loss if self.recipe.from_probe else math.inf
+        elif losses is not None and self.recipe.from_probe:
+            gain, w = self.start_losses - losses, self.val_weights() / self.val_weights().sum()
+            mean = (w * gain).sum()
+            if now.epoch == 0 and not mean > math.sqrt((w**2 * (gain - mean) ** 2).sum()):
+                return
         if self.best is None or not loss >= now.lowest:
             now.lowest, now.epoch, self.best = loss, epoch, state_of(self.model)
 
@@ -337,7 +360,8 @@ class Run:
         self.last_save = time.monotonic()
         if self.checkpoint is not None and self.processes.is_first:
             state = checkpoints.optimizer_state(self.optimizer)
-            parts = checkpoints.pack(model=self.model.state_dict(), best=self.best, optimizer=state)
+            losses = {} if self.start_losses is None else {"losses": torch.from_numpy(self.start_losses)}
+            parts = checkpoints.pack(model=self.model.state_dict(), best=self.best, optimizer=state, start=losses)
             facts = {"key": self.key, "progress": asdict(self.progress)}
             checkpoints.write(checkpoints.file_of(self.checkpoint), parts, facts)
 
