@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from tlbook import cache, images
+from tlbook.splits import Split, check_share, generator, stratified_parts
 from tlbook.table import Table
 
 # The order of the files is the order of the panels. All cells of a panel are of one type, which fixes the 72 and the
@@ -22,14 +22,6 @@ SOLAR_PANELS = [60] * 20 + [54] + [60] * 9 + [50] + [60] * 5 + [72] + [60] * 3 +
 FEWEST = 4  # images of a class: two to train on, as C is chosen on held-out ones of them, one to choose, one to test on
 PARTS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
 PARTS |= {"test": "test", "testing": "test"}  # names of folders that hold the parts of a split
-
-
-class Split(NamedTuple):
-    """Three disjoint index arrays (int64): fit on ``train``, choose on ``val``, report on ``test``."""
-
-    train: np.ndarray
-    val: np.ndarray
-    test: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -150,9 +142,9 @@ class Dataset:
 
         Warns of a class that a part has no example of, and of groups that a given split separates.
         """
-        _check_share("test", test)
-        _check_share("val", val, least=0)
-        rng = _generator(seed)
+        check_share("test", test)
+        check_share("val", val, least=0)
+        rng = generator(seed)
         if by == "given":
             if test_groups is not None:
                 raise ValueError(
@@ -163,7 +155,7 @@ class Dataset:
         else:
             groups = self._groups(by)
             if test_groups is None:
-                is_test = _stratified_parts(self.labels, groups, [1 - test, test], rng) == 1
+                is_test = stratified_parts(self.labels, groups, [1 - test, test], rng) == 1
             else:
                 is_test = self._is_among(groups, test_groups)
             split = self._train_val_test(is_test, groups, val, rng)
@@ -176,13 +168,13 @@ class Dataset:
         The arguments and errors are those of `split`; ``val`` is 0 unless asked for.
         """
         groups = self._groups(by)
-        _check_share("val", val, least=0)
+        check_share("val", val, least=0)
         if not isinstance(k, Real) or int(k) != k or k < 2:
             raise ValueError(f"k must be a whole number of at least 2 folds, got {k!r}")
         if not isinstance(repeats, Integral) or repeats < 1:
             raise ValueError(f"repeats must be a whole number of at least 1, got {repeats!r}")
-        rng = _generator(seed)
-        parts = [_stratified_parts(self.labels, groups, [1 / k] * int(k), rng) for _ in range(repeats)]
+        rng = generator(seed)
+        parts = [stratified_parts(self.labels, groups, [1 / k] * int(k), rng) for _ in range(repeats)]
         return [self._train_val_test(part == fold, groups, val, rng) for part in parts for fold in range(int(k))]
 
     def _positions(self, index):
@@ -247,7 +239,7 @@ class Dataset:
         if len(given_val) or val == 0:
             return Split(train, given_val, test)
         is_val = (
-            _stratified_parts(
+            stratified_parts(
                 self.labels[train], None if self.groups is None else self.groups[train], [1 - val, val], rng
             )
             == 1
@@ -258,9 +250,7 @@ class Dataset:
         rest, test = np.flatnonzero(~is_test), np.flatnonzero(is_test)
         if val == 0:
             return Split(rest, rest[:0], test)
-        is_val = (
-            _stratified_parts(self.labels[rest], None if groups is None else groups[rest], [1 - val, val], rng) == 1
-        )
+        is_val = stratified_parts(self.labels[rest], None if groups is None else groups[rest], [1 - val, val], rng) == 1
         return Split(rest[~is_val], rest[is_val], test)
 
     def _warn_of_separated_groups(self, split):
@@ -317,81 +307,6 @@ def _as_groups(groups):
             "give each a group, one of its own where it belongs to no other"
         )
     return groups
-
-
-def _check_share(name, share, least=None):
-    if not isinstance(share, Real) or isinstance(share, bool):
-        raise TypeError(f"{name} must be a share of the examples, a number such as 0.25, got {share!r}")
-    if not (0 < share < 1 or share == least):
-        raise ValueError(
-            f"{name} must be a share of the examples above 0 and below 1, got {share!r}: 0.25 is a quarter"
-        )
-
-
-def _generator(seed):
-    if not isinstance(seed, Integral) or seed < 0:
-        raise ValueError(
-            f"seed must be a whole number of at least 0, got {seed!r}: without one no split is found again"
-        )
-    return np.random.default_rng(int(seed))
-
-
-def _stratified_parts(labels, groups, shares, rng, draws=100):
-    """(N,) the part 0 … P − 1 of each example; part p gets about ``shares[p]`` of every class, groups stay whole.
-
-    Groups are assigned at random ``draws`` times; the draw closest to the wanted class counts is kept. scikit-learn's
-    StratifiedGroupKFold places groups of extreme class balance first whatever the seed, so that some panels would
-    be tested together in every repeat.
-
-    Raises:
-        ValueError: fewer groups, or examples, than parts, or a share too small for one example.
-    """
-    edges = np.cumsum(shares)[:-1]
-    if groups is not None:
-        return _stratified_group_parts(labels, groups, shares, edges, rng, draws)
-
-    part = np.empty(len(labels), dtype=np.int64)
-    rows_of = [rng.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)]
-    for rows in rows_of:
-        part[rows] = np.searchsorted(edges, (np.arange(len(rows)) + 0.5) / len(rows))
-    if len(set(shares)) == 1 and len(labels) >= len(shares) > len(np.unique(part)):
-        part[np.concatenate(rows_of)] = np.arange(len(labels)) % len(shares)  # classes smaller than the number of folds
-    if len(np.unique(part)) < len(shares):
-        raise ValueError(f"{len(labels)} examples are too few for shares {shares}: a part is left empty")
-    return part
-
-
-def _stratified_group_parts(labels, groups, shares, edges, rng, draws):
-    names, group = np.unique(groups, return_inverse=True)
-    if len(names) < len(shares):
-        raise ValueError(f"{len(names)} groups cannot be divided into {len(shares)} parts: at least one each is needed")
-    counts = np.zeros((len(names), labels.max() + 1))  # of each class in each group
-    np.add.at(counts, (group, labels), 1)
-    wanted = np.outer(shares, counts.sum(0))
-
-    # The best of many random draws
-    best, part = np.inf, None
-    for _ in range(draws):
-        order = rng.permutation(len(names))
-        size = counts[order].sum(1)
-        part_of = np.empty(len(names), dtype=np.int64)
-        part_of[order] = np.searchsorted(edges, (np.cumsum(size) - size / 2) / size.sum())
-        got = np.zeros_like(wanted)
-        np.add.at(got, part_of, counts)
-        miss = np.abs(got - wanted).sum()
-        if miss < best and len(np.unique(part_of)) == len(shares):
-            best, part = miss, part_of[group]
-    if part is not None:
-        return part
-
-    # A few groups so large that each draw left a part empty: the largest first, each to where most is lacking
-    size, part_of, lacking = counts.sum(1), np.empty(len(names), dtype=np.int64), wanted.sum(1)
-    order = rng.permutation(len(names))
-    for left, g in zip(range(len(names), 0, -1), order[np.argsort(-size[order], kind="stable")], strict=True):
-        empty = lacking == wanted.sum(1)
-        part_of[g] = np.where(empty | (left > empty.sum()), lacking, -np.inf).argmax()
-        lacking[part_of[g]] -= size[g]
-    return part_of[group]
 
 
 def solar_cells(size=160):
