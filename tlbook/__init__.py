@@ -6,7 +6,7 @@ import itself is quick.
 
 from importlib import import_module
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {  # public name -> the module that defines it
     "load_backbone": "backbones",
