@@ -1,5 +1,7 @@
-"""The claims that lessons 01 and 03 assert fail when there is nothing to transfer: random weights, shuffled labels."""
+"""What lessons 01, 02 and 03 assert fails when there is nothing to transfer: random weights, shuffled labels."""
 
+import copy
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -72,6 +74,24 @@ def test_lesson_01_pretrained_features_beat_a_start_from_scratch(
     assert tl.compare(pretrained, from_scratch).interval[0] > 0
     assert not tl.compare(judged(untrained.select("final")), from_scratch).interval[0] > 0
     assert not tl.compare(judged(solar_features.select("final"), shuffled), scratch(shuffled)).interval[0] > 0
+
+
+def test_lesson_02_an_early_probe_needs_the_preparation_that_it_was_fitted_on(data, solar_features, shuffled):
+    backbone = copy.deepcopy(tl.load_backbone())
+    backbone.mean, backbone.std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    prepared_rightly = solar_features.select("blocks.1")
+    prepared_wrongly = tl.extract(backbone, data, stages=["blocks.1"], precision="float32")
+
+    def cost(labels):
+        right, wrong = np.zeros((2, len(data), 2))
+        for fold in data.folds(k=4, seed=0):
+            probe = tl.linear_probe(replace(prepared_rightly, y=labels), fold, folds=2)
+            right[fold.test] = probe.predict_proba(prepared_rightly.X[fold.test])
+            wrong[fold.test] = probe.predict_proba(prepared_wrongly.X[fold.test])
+        return tl.compare(*(tl.evaluate(p, labels, groups=data.groups) for p in (wrong, right)))
+
+    assert cost(data.labels).interval[1] < 0
+    assert not cost(shuffled).interval[1] < 0
 
 
 def test_lesson_03_late_features_beat_early_ones_only_where_there_is_something_to_transfer(
