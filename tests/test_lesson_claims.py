@@ -29,11 +29,11 @@ def data():
 
 @pytest.fixture(scope="module")
 def judged(data):
-    """features, labels, by -> an evaluation of the probe over four folds."""
+    """features, labels, by, C -> an evaluation of the probe over four folds."""
 
-    def judged(features, labels=data.labels, by="group"):
+    def judged(features, labels=data.labels, by="group", C=None):
         features = Features(features.X, labels, data.groups, features.blocks)
-        p = tl.cross_val_predict(features, data.folds(k=4, by=by, seed=0))
+        p = tl.cross_val_predict(features, data.folds(k=4, by=by, seed=0), C=C)
         return tl.evaluate(p, labels, groups=data.groups)
 
     return judged
@@ -112,3 +112,18 @@ def test_lessons_01_and_03_a_random_split_flatters_only_where_there_is_something
     final = solar_features.select("final")
     assert tl.compare(judged(final, by="random"), judged(final)).interval[0] > 0
     assert not tl.compare(judged(final, shuffled, by="random"), judged(final, shuffled)).interval[0] > 0
+
+
+def test_lesson_03_limiting_silent_units_helps_on_unseen_panels_only_where_there_is_something_to_know(
+    judged, solar_features, shuffled
+):
+    limited = solar_features.select("final")
+    units = {f"unit {k}": slice(k, k + 1) for k in range(limited.X.shape[1])}
+    usual = Features(limited.X, limited.y, limited.groups, units)  # no unit is below a tenth of itself: no limit
+
+    def gain(**options):
+        return tl.compare(judged(limited, C=1e-3, **options), judged(usual, C=1e-3, **options))
+
+    assert gain().interval[0] > 0
+    assert abs(gain(by="random").difference) < 0.01
+    assert not gain(labels=shuffled).interval[0] > 0
