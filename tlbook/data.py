@@ -338,7 +338,7 @@ def solar_cells(size=160):
     if spec is None:
         raise ModuleNotFoundError("the solar cells come with a package of their own: pip install 'tlbook[course]'")
     home = Path(spec.origin).parent / "data"
-    rows = [line.split() for line in (home / "labels.csv").read_text(encoding="utf-8").splitlines()]
+    rows = [line.split()[:3] for line in (home / "labels.csv").read_text(encoding="utf-8").splitlines()]
     stored = cache.folder() / f"solar_cells_{importlib.metadata.version('elpv-dataset')}_{int(size)}.npy"
     if not stored.exists():
         with cache.atomic(stored) as part:
