@@ -174,7 +174,10 @@ def children():
 
 @pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
 @pytest.mark.parametrize("last", [9, 25, 69])
-def test_an_extraction_that_is_killed_goes_on_where_it_was(children, own_cache, backbone, data, passes, last):
+def test_an_extraction_that_is_killed_goes_on_where_it_was(
+    children, own_cache, backbone, data, passes, last, one_thread_and_own_cache, monkeypatch
+):
+    monkeypatch.setenv("TLBOOK_CACHE", str(own_cache.parent))
     child = children.Process(target=extract_in_child, args=(own_cache.parent, last, None))
     child.start()
     child.join()

@@ -198,6 +198,13 @@ def anonymous_memory(pid):
             status = Path(f"/proc/{pid}/status").read_text()
             return sum(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("RssAnon:"))
         process = psutil.Process(pid)
-        return sum(one.memory_full_info().uss for one in [process, *process.children(recursive=True)])
+        return sum(map(_unique_memory, [process, *process.children(recursive=True)]))
     except (OSError, psutil.Error):
+        return 0
+
+
+def _unique_memory(process):
+    try:
+        return process.memory_full_info().uss
+    except psutil.Error:  # a child that ended meanwhile
         return 0
