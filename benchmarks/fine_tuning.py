@@ -83,7 +83,7 @@ def fit(name, data, fold):
     torch.manual_seed(0)
     backbone = tl.load_backbone() if pretrained else tl.load_backbone(weights=None)
     start = time.perf_counter()
-    found = tl.finetune(backbone, data, fold, recipe=recipe, objective=objective, epochs=EPOCHS, lr=lr)
+    found = tl.finetune(backbone, data, fold, recipe=recipe, objective=objective, epochs=EPOCHS, lr=lr, augment="flips")
     seconds = time.perf_counter() - start
     p = found.predict(data.subset(fold.test))
     return {"p": p.tolist(), "seconds": seconds, "epoch": found.epoch}
@@ -195,7 +195,9 @@ class Watch:
 
 def ours(data, split, seed, watch):
     """tlbook: LP-FT of the last stages on a stored prefix. Its own judging on val each epoch is counted."""
-    found = tl.finetune(tl.load_backbone(), data, split, recipe=LPFT(until="blocks.3"), epochs=5, seed=seed)
+    found = tl.finetune(
+        tl.load_backbone(), data, split, recipe=LPFT(until="blocks.3"), epochs=5, augment="flips", seed=seed
+    )
     left = time.perf_counter() - watch.start  # less what was still to come at the end of each epoch
     test = found.evaluate(data, split.test).auc  # of the weights that are kept
     for row in reversed(found.history[1:]):  # not the probe that it starts from, though its AUC may do
@@ -348,7 +350,7 @@ def speed():
             return 512 / (time.perf_counter() - start)
 
     def finetune():
-        found = tl.finetune(tl.load_backbone(), data, split, recipe="full", epochs=1, lr=1e-5)
+        found = tl.finetune(tl.load_backbone(), data, split, recipe="full", epochs=1, lr=1e-5, augment="flips")
         return 512 / found.history[1]["seconds"]
 
     found = {"bare forward, backward, step": [], "the same, memory kept": [], "tlbook.finetune": []}
@@ -368,7 +370,13 @@ def prefix():
     for store in (True, False):
         start = time.perf_counter()
         found = tl.finetune(
-            tl.load_backbone(), data, split, recipe=Full(until="blocks.3"), epochs=8, store_prefix=store
+            tl.load_backbone(),
+            data,
+            split,
+            recipe=Full(until="blocks.3"),
+            epochs=8,
+            augment="flips",
+            store_prefix=store,
         )
         seconds["stored" if store else "computed anew"] = time.perf_counter() - start
         weights[store] = found.model.state_dict()
