@@ -114,7 +114,7 @@ def test_lessons_01_and_03_a_random_split_flatters_only_where_there_is_something
     assert not tl.compare(judged(final, shuffled, by="random"), judged(final, shuffled)).interval[0] > 0
 
 
-def test_lesson_03_limiting_silent_units_helps_on_unseen_panels_only_where_there_is_something_to_know(
+def test_lesson_03_at_a_given_C_limiting_silent_units_helps_on_unseen_panels_unless_labels_are_shuffled(
     judged, solar_features, shuffled
 ):
     limited = solar_features.select("final")
