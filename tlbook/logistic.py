@@ -27,7 +27,7 @@ from torch.nn import functional as F
 
 from tlbook import device
 
-LEAST_DEVIATION = 0.1  # of a column, in those of its block; chosen on six data sets (CHANGELOG)
+LEAST_DEVIATION = 0.1  # of a column, in those of its block; measured on five data sets (CHANGELOG)
 UNSEEN = 1e4  # minus this is the intercept of a class without a training example: its probability is 0
 
 
