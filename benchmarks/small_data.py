@@ -1,7 +1,7 @@
 """Does the default fine-tuning ever harm the probe that it starts from? Six small data sets, several seeds.
 
     python benchmarks/small_data.py            # the defaults, five seeds, as recorded
-    python benchmarks/small_data.py --lr 3e-4 1e-4 3e-5 --seeds 3 --side 128   # how the default rate was chosen
+    python benchmarks/small_data.py --lr 3e-4 1e-4 3e-5 --seeds 3 --side 128   # other rates
 
 Photographs (hands), scans (digits), surfaces (tiles), cells (solar) and drawings (two colours, two shapes). Signs and
 tiles need ``TLBOOK_MIRROR``. Each run draws its own split; the test part is looked at once, after training.
@@ -137,3 +137,7 @@ if __name__ == "__main__":
                                 row = {"data": name, "seed": seed, **options, "error": str(error)[:80]}
                             rows.append(row)
                             print(json.dumps(row), flush=True)
+    if o.out:
+        Path(o.out).write_text(
+            json.dumps({"command": "python benchmarks/small_data.py", "runs": rows}, indent=1) + "\n"
+        )
