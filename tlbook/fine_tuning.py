@@ -169,8 +169,8 @@ def finetune(
         objective: `Objective`; None is cross-entropy alone. Where it penalises tensors, AdamW's weight decay, which
             pulls towards 0, is switched off for them.
         epochs: passes over the training part.
-        lr: of the deepest stage, after the warm-up and before the cosine; None takes the recipe's own (what the defaults
-            do on small data sets: ``benchmarks/results/small_data.json``).
+        lr: of the deepest stage, after the warm-up and before the cosine; None takes the recipe's own (on small data
+            sets: ``benchmarks/results/small_data.json``).
         batch_size: examples a step, over all processes.
         accumulate: parts in which each process takes its share of a batch, one after the other, to save memory.
         clip: the largest norm of a step's gradient; None for none.
