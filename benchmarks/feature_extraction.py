@@ -30,8 +30,8 @@ import tlbook as tl
 from tlbook import device
 from tlbook.forward import Engine, Forward, Stages
 
-SIZE, BATCH, ROUNDS = 160, 32, 3
-CELLS, FILES, READY = 2624, 1024, 512  # examples for extract, for image files, and in passes over a ready tensor
+SIZE, BATCH, ROUNDS = 160, 32, 2
+FILES, READY = 512, 512  # image files, and examples in a pass over a ready tensor
 
 
 def eager(backbone, batch):

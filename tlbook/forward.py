@@ -2,7 +2,7 @@
 
 On a CPU that is OpenVINO, where it is installed: it computes several batches at once, a core each, so that no thread
 waits for another at every layer, whatever else the machine is doing. Else it is PyTorch. To compile a network for
-OpenVINO costs seconds, which a small job would not win back (``benchmarks/results/feature_extraction.json``).
+OpenVINO costs seconds, which a small job would not win back.
 """
 
 import functools
