@@ -155,9 +155,9 @@ def finetune(
 
     D is ``split.train``. After each epoch, and before the first, the loss on ``split.val`` is measured, and the weights
     with the lowest are returned (without ``val``, the last ones). A start at the probe is only given up for weights
-    that are better by more than a standard error; a head at random is never returned (but for Ctrl-C in the first
-    epoch). ``split.test`` is not looked at. While the first stages are frozen, what they make of each example and view
-    is computed once and kept. No argument is changed.
+    that are better by more than a standard error (over groups, where there are groups); a head at random is never
+    returned (but for Ctrl-C in the first epoch). ``split.test`` is not looked at. While the first stages are frozen,
+    what they make of each example and view is computed once and kept. No argument is changed.
 
     All that is random (order, views, dropout) is a function of the seed, the epoch and the step, so that a resumed run
     is the run that was never interrupted, and processes under ``torchrun``, which share each batch, agree on it.

@@ -109,6 +109,16 @@ class SuffixOf(nn.Module):
         return self.model(z) if self.until is None else self.model.suffix(self.until)(z)
 
 
+def mean_and_error(x, weight, groups):
+    """(mean, standard error) of x (N,), weighted; whole groups vary where there are several, examples where not."""
+    w = weight / weight.sum()
+    mean = (w * x).sum()
+    unit = np.arange(len(x)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    unit = unit if unit.any() else np.arange(len(x))  # one group says nothing of how groups differ
+    n = unit.max() + 1
+    return mean, math.sqrt(n / max(n - 1, 1) * (np.bincount(unit, w * (x - mean)) ** 2).sum())
+
+
 class Run:
     """A run of `tlbook.finetune`, which explains the arguments.
 
@@ -335,16 +345,17 @@ class Run:
         """Keep the weights if their validation loss is the lowest so far.
 
         A head at random is never kept, and a start at the probe is only given up for weights whose loss is lower by
-        more than a standard error of the paired difference (the one-standard-error rule, Breiman et al., 1984).
+        more than a standard error of the paired difference (the one-standard-error rule, Breiman et al., 1984), over
+        groups where there are groups: their examples are alike, and many of one group are not many witnesses.
         """
         now = self.progress
         if epoch == 0:
             self.start_losses = losses
             loss = loss if self.recipe.from_probe else math.inf
         elif losses is not None and self.recipe.from_probe:
-            gain, w = self.start_losses - losses, self.val_weights() / self.val_weights().sum()
-            mean = (w * gain).sum()
-            if now.epoch == 0 and not mean > math.sqrt((w**2 * (gain - mean) ** 2).sum()):
+            groups = None if self.data.groups is None else self.data.groups[self.split.val]
+            gain, error = mean_and_error(self.start_losses - losses, self.val_weights(), groups)
+            if now.epoch == 0 and not gain > error:
                 return
         if self.best is None or not loss >= now.lowest:
             now.lowest, now.epoch, self.best = loss, epoch, state_of(self.model)
