@@ -25,6 +25,7 @@ _HOME = {  # public name -> the module that defines it
     "compare": "evaluation",
     "Objective": "fine_tuning",
     "finetune": "fine_tuning",
+    "distill": "fine_tuning",
     "load_finetuned": "training.classifier",
     "freeze": "training.trainable",
     "unfreeze": "training.trainable",

@@ -124,7 +124,7 @@ class Run:
     Attributes:
         model, theta0: the copy that is trained, and θ⁰ = {name: tensor} of what was transferred.
         start, start_losses: {name: tensor}, all of the model before the first step, and its loss on each val example.
-        s, y: (N,) weights and labels of all examples, on the device.
+        s, y: (N,) weights and what the objective compares with, of all examples, on the device.
         network, optimizer, batches: what learns in this epoch, and what it sees.
         progress: how far it has come. best: the weights of ``progress.epoch``.
         stopped: why it ended before its last epoch: "", "Ctrl-C", or what diverged and what to try.
@@ -138,7 +138,7 @@ class Run:
         self.device, self.dtype = backbone.device, training_dtype(backbone.device, precision)
         self.processes = processes.join(self.device)
         self.s = torch.from_numpy(objective.weights(data, split.train)).to(self.device)
-        self.y = torch.from_numpy(data.labels).to(self.device)
+        self.y = torch.from_numpy(objective.targets(data)).to(self.device)
 
         # Where it starts, and what may ever learn
         self.model, self.theta0 = start_of(backbone, data, split.train, recipe, objective, settings.seed)
