@@ -1,5 +1,6 @@
 """What editors and type checkers see of the package, whose names are loaded when they are first used."""
 
+from tlbook import adaptation as adaptation
 from tlbook import cache as cache
 from tlbook import data as data
 from tlbook import device as device
