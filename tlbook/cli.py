@@ -109,9 +109,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
 
 Folder = Annotated[
     Path,
-    typer.Argument(
-        help="A folder with a folder of images, .txt or .wav files for each class; or a CSV file of texts."
-    ),
+    typer.Argument(help="A folder with a folder of images, .txt or .wav files for each class; or a CSV file of texts."),
 ]
 Backbone = Annotated[
     str | None,
@@ -391,9 +389,7 @@ def _command(ctx):
 @app.command()
 def predict(
     model: Annotated[Path, typer.Argument(help="A folder that tlbook finetune wrote.")],
-    images: Annotated[
-        Path, typer.Argument(help="A file such as the model takes, or a folder of them.")
-    ],
+    images: Annotated[Path, typer.Argument(help="A file such as the model takes, or a folder of them.")],
     csv: Annotated[Path, typer.Option(help="The file for one line per file, in UTF-8.")],
     skip: Skip = False,
     force: Force = False,

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 import importlib.util
+import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -422,6 +423,87 @@ def news():
         columns={"path": np.array(names), "title": np.array([title.strip() for title in titles])},
         name="news",
     )
+
+
+DIGITS = "a2e8a660492f28d9eed6270b290d26cbc5c81d6077ce87d3c0ad5adf4d4ee696"  # see _digest_of
+_DIGITS_URL = "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/heads/master.tar.gz"
+
+
+def spoken_digits(label="digit", *, download=False):
+    """Load the Free Spoken Digit Dataset: 3,000 recordings, six speakers who say each of ten digits fifty times.
+
+    It is read from the archive ``fsdd/recordings.tar`` in the folder that the environment variable ``TLBOOK_MIRROR``
+    names, or from the cache, where ``download=True`` puts the public archive (about 25 MB) once. Every file is checked.
+    CC BY-SA 4.0.
+
+    Args:
+        label: "digit": which digit is said, in groups of one speaker each. "speaker": who says it, in groups of one
+            digit each, so that ``by="group"`` tests on words never heard in training.
+        download: fetch it where it is not here.
+
+    Returns:
+        Dataset of `tlbook.speech.Sound`; ``columns``: path, digit, speaker, take (0 … 49), and part, the official test:
+        the takes 0 to 4 of every speaker.
+
+    Raises:
+        FileNotFoundError: it is not here, or cannot be fetched. ValueError: an unknown label, or other files.
+
+    Source: Jackson et al., Free Spoken Digit Dataset, 2018, doi:10.5281/zenodo.1342401.
+
+    >>> digits = spoken_digits()  # doctest: +SKIP
+
+    Lesson 09.
+    """
+    import io
+
+    from tlbook.speech import read_wav
+
+    if label not in ("digit", "speaker"):
+        raise ValueError(f"label must be 'digit' or 'speaker', got {label!r}")
+    content = _recordings(download)
+    names = sorted(content)
+    if _digest_of(names, [content[name] for name in names]) != DIGITS:
+        raise ValueError(
+            f"these are not the 3,000 recordings of the data set (but {len(names)} files): fetch them again"
+        )
+
+    digit, speaker, take = zip(*(name.removesuffix(".wav").split("_") for name in names), strict=True)
+    columns = {"path": np.array(names), "digit": np.array(digit), "speaker": np.array(speaker)}
+    columns |= {"take": np.array(take).astype(int), "part": np.where(np.array(take).astype(int) < 5, "test", "train")}
+    class_names, labels = np.unique(columns[label], return_inverse=True)
+    return Dataset(
+        inputs=[read_wav(name, io.BytesIO(content[name])) for name in names],
+        labels=labels,
+        class_names=tuple(class_names.tolist()),
+        groups=columns["speaker" if label == "digit" else "digit"],
+        columns=columns,
+        name="spoken_digits",
+    )
+
+
+def _recordings(download):
+    """{name: bytes} of the .wav files in the first archive of spoken digits that is here."""
+    import tarfile
+    import urllib.request
+
+    places = [cache.folder() / "fsdd.tar.gz"]
+    if "TLBOOK_MIRROR" in os.environ:
+        places.insert(0, Path(os.environ["TLBOOK_MIRROR"]) / "fsdd" / "recordings.tar")
+    here = [path for path in places if path.exists()]
+    if not here and not download:
+        raise FileNotFoundError(
+            f"the spoken digits are not at {' or '.join(map(str, places))}: "
+            "tl.data.spoken_digits(download=True) fetches them once (25 MB)"
+        )
+    if not here:
+        try:
+            with urllib.request.urlopen(_DIGITS_URL, timeout=60) as answer, cache.atomic(places[-1]) as part:
+                part.write_bytes(answer.read())
+        except OSError as error:
+            raise FileNotFoundError(f"{_DIGITS_URL} could not be fetched ({error}): put it at {places[-1]}") from error
+    with tarfile.open((here or places[-1:])[0]) as archive:
+        files = [m for m in archive if m.isfile() and m.name.endswith(".wav")]
+        return {Path(m.name).name: archive.extractfile(m).read() for m in files}
 
 
 def _decoded(raw):

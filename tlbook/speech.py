@@ -34,21 +34,24 @@ class Sound(NamedTuple):
     rate: int
 
 
-def read_wav(path):
+def read_wav(path, file=None):
     """Read a .wav file of any rate, of integers or floats: a `Sound`; of several channels the mean.
+
+    Args:
+        path: of the file, or its name in an error where an open ``file`` is read instead.
 
     Raises:
         FileNotFoundError: no such file. ValueError: it is no .wav file, damaged, cut off, empty or silent.
     """
     from scipy.io import wavfile
 
-    if not os.path.exists(path):
+    if file is None and not os.path.exists(path):
         raise FileNotFoundError(f"{path} does not exist")
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Chunk")  # of what others write into the file beside the sound
             warnings.filterwarnings("error", message="Reached EOF")
-            rate, x = wavfile.read(path)
+            rate, x = wavfile.read(path if file is None else file)
     except Exception as error:  # on damaged files nearly every kind
         cut = "is cut off: it says that it holds more than it does" if "EOF" in str(error) else "is not a .wav file"
         raise ValueError(f"{path} {cut} ({error})") from None
