@@ -157,12 +157,12 @@ def kind_of(folder):
     return KINDS[max(count, key=count.get)]
 
 
-def load_encoder(kind, name=None, **options):
+def load_encoder(kind, name=None):
     """The encoder of a kind of input: of sounds, the named backbone for images, shown spectrograms."""
-    from tlbook.backbones import load_backbone
+    import tlbook
     from tlbook.speech import SpectrogramBackbone
 
-    encoder = load_backbone(name or kind.backbone, **options)
+    encoder = tlbook.load_backbone(name or kind.backbone)
     if kind.name == "sounds" and encoder.kind == "images":
         encoder = SpectrogramBackbone(encoder)
     if encoder.kind != kind.name:
