@@ -14,9 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
-from tlbook import __version__, processes
+from tlbook import __version__, processes, progress
 from tlbook import cache as disk
 from tlbook.arguments import names, whole_number
 from tlbook.backbones import backbone_of
@@ -202,7 +201,7 @@ class _Job:
         with (
             memory_kept(where),
             closing(load(self.data, batches, self.backbones)) as loaded,
-            tqdm(total=sum(map(len, batches)), desc=self.words, unit=" examples", leave=False) as bar,
+            progress.bar(sum(map(len, batches)), self.words, " examples") as bar,
         ):
             for rows, x in zip(batches, loaded, strict=True):
                 shown = zip(self.f, x, self.views, strict=True)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tlbook import progress
+
 # The format of each suffix. Pillow decodes all of them itself: no other program is started for it.
 FORMATS = {
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "JPEG"),
@@ -302,7 +304,6 @@ def check(paths, bits=None, what="images"):
 
     Warns once of files with several pages or frames, of which the first is taken.
     """
-    from tqdm import tqdm
 
     def check_one(path):
         try:
@@ -313,7 +314,7 @@ def check(paths, bits=None, what="images"):
     good, problems, several = {}, [], []
     with (
         ThreadPoolExecutor(os.cpu_count()) as readers,
-        tqdm(total=len(paths), desc=f"checking {what}", unit=f" {what}", leave=False, delay=1) as bar,
+        progress.bar(len(paths), f"checking {what}", f" {what}") as bar,
     ):
         try:
             for path, found, problem, has_several in readers.map(check_one, paths):

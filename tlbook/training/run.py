@@ -12,9 +12,8 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
-from tlbook import processes
+from tlbook import processes, progress
 from tlbook.arguments import positive_number, whole_number
 from tlbook.data import Split
 from tlbook.device import inference_dtype
@@ -175,8 +174,8 @@ class Run:
             self.progress = Progress.from_json(progress)
 
     def progress_bar(self):
-        hidden = {} if self.processes.is_first else {"disable": True}  # disable=False would overrule TQDM_DISABLE
-        return tqdm(total=self.steps, initial=self.progress.step, desc="fine-tuning", leave=False, **hidden)
+        hidden = not self.processes.is_first
+        return progress.bar(self.steps, "fine-tuning", " steps", initial=self.progress.step, hidden=hidden)
 
     def epochs_left(self):
         return range(self.progress.step // self.batches_an_epoch, self.settings.epochs)
@@ -373,7 +372,8 @@ class Run:
     def say_why_it_stopped(self):
         kept = f"the weights are those of epoch {self.progress.epoch}"
         if self.stopped == "Ctrl-C":
-            print(f"stopped at step {self.progress.step} of {self.steps}; {kept}")
+            where = ": tl.fine_tuning.interrupted holds them" if progress.in_notebook() else ""
+            print(f"stopped at step {self.progress.step} of {self.steps}; {kept}{where}")
         elif self.stopped:
             warnings.warn(f"{self.stopped}. Training stopped there; {kept}, the best so far", stacklevel=3)
 
