@@ -1,9 +1,12 @@
 """How good are these predictions, how sure is that, and what would be reached without looking at all?"""
 
 from dataclasses import dataclass, field
+from html import escape
 
 import numpy as np
 from scipy.stats import rankdata
+
+from tlbook.table import Table
 
 METRICS = ("accuracy", "balanced_accuracy", "auc", "log_loss")
 _AT_ONCE = 2**20  # weights of resampled examples: a handful of arrays of 8 MiB
@@ -56,6 +59,22 @@ class Evaluation:
             lines.append(f"No example of class {classes} was scored: these scores say nothing of it")
         return "\n".join(lines)
 
+    def _repr_html_(self):
+        rows = Table()
+        for metric in METRICS:
+            low, high = self.interval[metric]
+            row = {"": metric.replace("_", " "), "score": f"{getattr(self, metric):.3f}"}
+            row |= {"95 % interval": f"{low:.3f} to {high:.3f}"}
+            rows.append(row | {name: f"{scores[metric]:.3f}" for name, scores in self.baselines.items()})
+        if not np.isnan(self.within_group_auc):
+            rows.append(dict.fromkeys(rows[0], "") | {"": "within-group AUC", "score": f"{self.within_group_auc:.3f}"})
+        notes = (line for line in repr(self).splitlines() if not line.startswith(_names_of_scores()))
+        return rows._repr_html_() + "".join(f"<p>{escape(note)}</p>" for note in notes)
+
+
+def _names_of_scores():
+    return (*(metric.replace("_", " ") for metric in METRICS), "within-group AUC")
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -67,6 +86,11 @@ class Comparison:
 
     def __repr__(self):
         return f"{self.metric}: a − b = {self.difference:+.3f}  [{self.interval[0]:+.3f}, {self.interval[1]:+.3f}]"
+
+    def _repr_html_(self):
+        low, high = self.interval
+        row = {"a − b of the": self.metric.replace("_", " "), "difference": f"{self.difference:+.3f}"}
+        return Table([row | {"95 % interval": f"{low:+.3f} to {high:+.3f}"}])._repr_html_()
 
 
 def evaluate(probabilities, labels, *, groups=None, sample_weight=None, reference=None, resamples=1000, seed=0):
