@@ -32,13 +32,12 @@ test: .venv/test.installed
 	TQDM_DISABLE=1 $(PYTEST) $(NBVAL) notebooks
 
 lab: .venv/course.installed
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
 
 bench: .venv/bench.installed
 	$(BIN)/python benchmarks/feature_extraction.py
 	$(BIN)/python benchmarks/probes.py
 	$(BIN)/python benchmarks/ranking.py
-	$(BIN)/python benchmarks/lesson_01.py
 
 # A machine with a GPU and no network: its own Python with torch and timm, the missing packages from a folder of wheels.
 gpu:
@@ -46,6 +45,7 @@ gpu:
 	PYTHONPATH="$(CURDIR):$(CURDIR)/build/gpu" TLBOOK_CACHE="$(CURDIR)/build/gpu-cache" $(PYTHON) benchmarks/gpu.py
 
 bench-long: .venv/bench.installed
+	$(BIN)/python benchmarks/lesson_01.py
 	$(BIN)/python benchmarks/small_data.py
 	$(BIN)/python benchmarks/fine_tuning.py peers
 	$(BIN)/python benchmarks/fine_tuning.py recipes
@@ -59,7 +59,7 @@ notebooks: .venv/course.installed
 	print(run_course(only=sys.argv[1:] or None, out='notebooks'))" $(ONLY)
 
 links: .venv/course.installed
-	$(BIN)/python notebooks/frame.py $(if $(REPO),--repo $(REPO))
+	$(BIN)/python tlbook/course/frame.py $(if $(REPO),--repo $(REPO))
 
 # Threads do not survive the fork in which each mutant is tried, so there is one.
 mutants: .venv/mutants.installed

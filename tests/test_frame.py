@@ -16,7 +16,7 @@ OURS = re.compile(r"(?:git\+https://github\.com|google\.com/github|mybinder\.org
 
 def load(folder):
     """frame.py of this copy of the course."""
-    spec = importlib.util.spec_from_file_location("frame", folder / "notebooks" / "frame.py")
+    spec = importlib.util.spec_from_file_location("frame", folder / "tlbook" / "course" / "frame.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -24,6 +24,10 @@ def load(folder):
 
 frame = load(ROOT)
 LESSONS = {path: nbformat.read(path, as_version=4) for path in frame.lessons()}
+
+
+def numbered():
+    return {path: notebook for path, notebook in LESSONS.items() if path.name[0].isdigit()}
 
 
 def text(notebook):
@@ -43,7 +47,7 @@ def forms(entry):
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 def test_the_frame_of_a_lesson_is_up_to_date(path):
     titles = {other.name: frame.title(notebook) for other, notebook in LESSONS.items()}
-    assert frame.framed(path, titles) == LESSONS[path], "run: python notebooks/frame.py"
+    assert frame.framed(path, titles) == LESSONS[path], "run: make links"
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
@@ -108,7 +112,7 @@ def test_both_readmes_name_the_same_commands():
 @pytest.mark.parametrize("name", ["README.md", "README.zh.md"])
 def test_a_lesson_takes_as_many_minutes_as_the_course_map_says(name):
     rows = (ROOT / name).read_text(encoding="utf-8").splitlines()
-    for path, notebook in LESSONS.items():
+    for path, notebook in numbered().items():
         (minutes,) = re.findall(r"\*About (\d+) minutes? of computing", notebook.cells[0].source)
         assert [row.rsplit("|", 2)[1].strip() for row in rows if f"(notebooks/{path.name})" in row and "|" in row] == [
             minutes
@@ -125,8 +129,15 @@ def test_the_repositorys_address_is_the_one_of_pyproject_and_moves_with_it(tmp_p
     for name in ("README.md", "README.zh.md", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
     shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+    (tmp_path / "tlbook").mkdir()
+    shutil.copytree(ROOT / "tlbook" / "course", tmp_path / "tlbook" / "course")
     moved = load(tmp_path)
     moved.move("somebody/elsewhere")
     moved.frame()
     assert moved.repository() == "somebody/elsewhere"
     assert addresses(tmp_path) == {"somebody/elsewhere"}
+
+
+def test_the_lesson_list_holds_lessons_only():
+    found = {path.name for path in (ROOT / "notebooks").iterdir() if path.suffix != ".png" and path.name[0] != "."}
+    assert found == {path.name for path in LESSONS}

@@ -43,7 +43,8 @@ def problems(path):
     check(path.stat().st_size <= 1_000_000, "is larger than 1 MB")
     check(len(notebook.cells) <= 45, "has more than 45 cells")
     check(notebook.metadata.get("kernelspec", {}).get("name") == "python3", "needs the kernel name python3")
-    check(notebook.cells[0].source.startswith(f"# {path.name[:2]} "), "must open with its number and title")
+    opening = "# Appendix" if path.name.startswith("appendix_") else f"# {path.name[:2]} "
+    check(notebook.cells[0].source.startswith(opening), "must open with its number and title")
     check([cell.execution_count for cell in cells] == [*range(1, len(cells) + 1)], "was not run whole, in order")
     check(all(output.output_type != "error" for output in outputs), "has a stored error")
     check(

@@ -11,6 +11,9 @@ from tlbook.backbones import list_backbones as list_backbones
 from tlbook.backbones import load_backbone as load_backbone
 from tlbook.course import exercises as exercises
 from tlbook.course import widgets as widgets
+from tlbook.course.bets import bet as bet
+from tlbook.course.bets import bets as bets
+from tlbook.course.bets import outcome as outcome
 from tlbook.course.doctor import doctor as doctor
 from tlbook.course.exercises import check as check
 from tlbook.course.exercises import hint as hint

@@ -1,6 +1,7 @@
 """Run the lessons from top to bottom.
 
-A lesson is a notebook ``NN_name.ipynb``. Its headline is the last line printed by the cell tagged ``headline``.
+A lesson is a notebook ``NN_name.ipynb``, an appendix ``appendix_name.ipynb``. The headline is the last line printed by
+the cell tagged ``headline``.
 """
 
 import asyncio
@@ -25,17 +26,19 @@ class LessonFailed(RuntimeError):
 
 
 def find_lessons(folder="notebooks", only=None):
-    """Return the notebooks of ``folder`` in the order of the course.
+    """Return the notebooks of ``folder`` in the order of the course, appendices last.
 
     Args:
-        folder: where the notebooks ``NN_name.ipynb`` are.
-        only: the numbers of the lessons wanted, such as ``["00", "03"]``; all of them when None.
+        folder: where the notebooks ``NN_name.ipynb`` and ``appendix_name.ipynb`` are.
+        only: the numbers of the lessons wanted, such as ``["00", "03"]``, and the names of appendices, such as
+            ``["appendix_panels"]``; all of them when None.
 
     Raises:
         FileNotFoundError: when there is no lesson in ``folder``.
         ValueError: when a number has no lesson.
     """
     lessons = {path.name.split("_")[0]: path for path in sorted(Path(folder).glob("[0-9][0-9]_*.ipynb"))}
+    lessons |= {path.stem: path for path in sorted(Path(folder).glob("appendix_*.ipynb"))}
     if not lessons:
         raise FileNotFoundError(f"no lessons in {Path(folder).resolve()}: run this in the folder of the course")
     unknown = sorted(set(only or ()) - set(lessons))

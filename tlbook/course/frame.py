@@ -1,8 +1,8 @@
 """The frame around every lesson, written from one source each.
 
-    python notebooks/frame.py                     # renew the frames
-    python notebooks/frame.py --repo owner/name   # move the course to another repository: `make links REPO=owner/name`
-    python notebooks/frame.py --record            # keep the score card of the last run as the recorded one
+    python tlbook/course/frame.py                     # renew the frames: `make links`
+    python tlbook/course/frame.py --repo owner/name   # move the course to another repository
+    python tlbook/course/frame.py --record            # keep the score card of the last run as the recorded one
 
 | in the lessons                              | source                              |
 | ------------------------------------------- | ----------------------------------- |
@@ -27,7 +27,8 @@ from pathlib import Path
 import nbformat
 
 HERE = Path(__file__).parent
-ROOT = HERE.parent
+ROOT = HERE.parents[1]
+NOTEBOOKS = ROOT / "notebooks"
 PYPROJECT = ROOT / "pyproject.toml"
 CITED = re.compile(r'\]\(\S+ "([a-z]+\d{4}[a-z]?)"\)')  # [text](link "key")
 NAVIGATION = re.compile(r"^.*\[Course map\]\(.*\n*", re.MULTILINE)
@@ -39,7 +40,8 @@ def repository():
 
 
 def lessons():
-    return sorted(HERE.glob("[0-9][0-9]_*.ipynb"))
+    """The notebooks with a number, then the appendices."""
+    return [*sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")), *sorted(NOTEBOOKS.glob("appendix_*.ipynb"))]
 
 
 def references():
@@ -57,11 +59,11 @@ def title(notebook):
 
 def navigation(path, titles, repo, colab=True):
     """The line that leads to the lesson before, the course map, the lesson after, Colab and Binder."""
-    names = [lesson.name for lesson in lessons()]
-    here, links = names.index(path.name), ["[Course map](../README.md#course-map)"]
-    if here > 0:
+    names = [lesson.name for lesson in lessons() if lesson.name[0].isdigit()]
+    here, links = names.index(path.name) if path.name in names else None, ["[Course map](../README.md#course-map)"]
+    if here:
         links.insert(0, f"← [{titles[names[here - 1]]}]({names[here - 1]})")
-    if here + 1 < len(names):
+    if here is not None and here + 1 < len(names):
         links.append(f"[{titles[names[here + 1]]}]({names[here + 1]}) →")
     if colab:
         links.append(
@@ -109,12 +111,12 @@ def frame():
     titles = {path.name: title(nbformat.read(path, as_version=4)) for path in lessons()}
     for path in lessons():
         nbformat.write(framed(path, titles), path)
-    (HERE / "score_card.png").write_bytes(figure())
+    (NOTEBOOKS / "score_card.png").write_bytes(figure())
 
 
 def figure():
     """The first PNG that lesson 10 is stored with."""
-    (path,) = HERE.glob("10_*.ipynb")
+    (path,) = NOTEBOOKS.glob("10_*.ipynb")
     outputs = [o for cell in nbformat.read(path, as_version=4).cells for o in cell.get("outputs", ())]
     return base64.b64decode(next(o.data["image/png"] for o in outputs if "image/png" in o.get("data", {})))
 
