@@ -6,7 +6,6 @@ here comes from timm. That timm's network with renamed weights gives the same lo
 Tan & Le (2019), EfficientNet, arXiv:1905.11946, table 1. "Lite" has no squeeze-and-excitation, and ReLU6 for swish.
 """
 
-import torch
 from torch import nn
 from torch.nn import functional as F
 
