@@ -82,6 +82,7 @@ class FineTuned:
                 self.model,
                 (x for (x,) in progress.track(loaded, len(batches), "predicting", " batches")),
                 len(self.class_names),
+                len(data),
             )
 
     def evaluate(self, data, index):
