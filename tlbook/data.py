@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tlbook import cache, images
+from tlbook import cache, images, progress
 from tlbook.splits import Split, check_share, generator, stratified_parts
 from tlbook.table import Table
 
@@ -360,12 +360,11 @@ def solar_cells(size=160):
 
 def _store_images(paths, size, target):
     from PIL import Image
-    from tqdm import tqdm
 
     with target.open("wb") as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": (len(paths), 1, size, size)}
         np.lib.format.write_array_header_1_0(file, header)
-        for path in tqdm(paths, desc=f"solar cells at {size} px, once", leave=False):
+        for path in progress.track(paths, len(paths), f"solar cells at {size} px, once", " images"):
             with Image.open(path) as image:
                 file.write(image.convert("L").resize((size, size), Image.Resampling.BILINEAR).tobytes())
 

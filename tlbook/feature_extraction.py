@@ -15,9 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch.nn import functional as F
-from tqdm import tqdm
 
-from tlbook import __version__, processes
+from tlbook import __version__, processes, progress
 from tlbook import cache as disk
 from tlbook.arguments import names, whole_number
 from tlbook.backbones import backbone_of
@@ -209,7 +208,7 @@ class _Job:
         with (
             memory_kept(where),
             closing(load(self.data, batches, self.backbones)) as loaded,
-            tqdm(total=sum(map(len, batches)), desc=self.words, unit=" images", leave=False) as bar,
+            progress.bar(sum(map(len, batches)), self.words, " images") as bar,
         ):
             for rows, x in zip(batches, loaded, strict=True):
                 outputs = [f.submit(view(xᵢ)) for f, xᵢ in zip(self.f, x, strict=True) for view in self.views.values()]

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tlbook import progress
+
 # The format of each suffix. Pillow decodes all of them itself: no other program is started for it.
 FORMATS = {
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "JPEG"),
@@ -294,7 +296,6 @@ def check(paths):
 
     Warns once of files with several pages or frames, of which the first is taken.
     """
-    from tqdm import tqdm
 
     def check_one(path):
         try:
@@ -305,7 +306,7 @@ def check(paths):
     good, problems, several = {}, [], []
     with (
         ThreadPoolExecutor(os.cpu_count()) as readers,
-        tqdm(total=len(paths), desc="checking images", unit=" images", leave=False, delay=1) as bar,
+        progress.bar(len(paths), "checking images", " images") as bar,
     ):
         try:
             for path, bits, problem, has_several in readers.map(check_one, paths):

@@ -18,9 +18,8 @@ from uuid import uuid4
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
-from tlbook import cache, images
+from tlbook import cache, images, progress
 from tlbook.data import Dataset
 from tlbook.device import memory_kept
 from tlbook.evaluation import METRICS, evaluate
@@ -76,9 +75,12 @@ class FineTuned:
             inputs = images.inputs_of(inputs)
             data = Dataset(inputs, np.zeros(len(inputs), int), self.class_names)
         batches = [range(i, min(i + size, len(data))) for i in range(0, len(data), size)]
-        bar = {"total": len(batches), "desc": "predicting", "unit": " batches", "leave": False, "delay": 1}
         with memory_kept(self.model.device), closing(load(data, batches, [self.model])) as loaded:
-            return probabilities(self.model, (x for (x,) in tqdm(loaded, **bar)), len(self.class_names))
+            return probabilities(
+                self.model,
+                (x for (x,) in progress.track(loaded, len(batches), "predicting", " batches")),
+                len(self.class_names),
+            )
 
     def evaluate(self, data, index):
         """Score the examples at ``index``: a `tlbook.evaluation.Evaluation` with intervals by group."""
