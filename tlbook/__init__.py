@@ -25,6 +25,7 @@ _HOME = {  # public name -> the module that defines it
     "compare": "evaluation",
     "Objective": "fine_tuning",
     "finetune": "fine_tuning",
+    "distill": "fine_tuning",
     "load_finetuned": "training.classifier",
     "freeze": "training.trainable",
     "unfreeze": "training.trainable",
@@ -41,7 +42,7 @@ _HOME = {  # public name -> the module that defines it
     "doctor": "course.doctor",
 }
 _MODULES = {
-    **{name: name for name in ("cache", "data", "device", "fine_tuning", "lora", "plots", "ranking")},
+    **{name: name for name in ("adaptation", "cache", "data", "device", "fine_tuning", "lora", "plots", "ranking")},
     "recipes": "training.recipes",
     "exercises": "course.exercises",
     "widgets": "course.widgets",

@@ -1,5 +1,6 @@
 """What editors and type checkers see of the package, whose names are loaded when they are first used."""
 
+from tlbook import adaptation as adaptation
 from tlbook import cache as cache
 from tlbook import data as data
 from tlbook import device as device
@@ -25,6 +26,7 @@ from tlbook.evaluation import evaluate as evaluate
 from tlbook.feature_extraction import extract as extract
 from tlbook.feature_extraction import load_features as load_features
 from tlbook.fine_tuning import Objective as Objective
+from tlbook.fine_tuning import distill as distill
 from tlbook.fine_tuning import finetune as finetune
 from tlbook.parameter_transfer import TaskVector as TaskVector
 from tlbook.parameter_transfer import interpolate as interpolate

@@ -168,7 +168,7 @@ def finetune(
     folder: Annotated[Path, typer.Argument(help="A folder that holds a folder of images for each class.")],
     out: Annotated[Path, typer.Option(help="The folder for the model; it must not exist yet, or be empty.")],
     backbone: Backbone = "efficientnet_lite0",
-    recipe: Annotated[str | None, typer.Option(help="head, full, lp_ft, gradual or surgical.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="head, bias, full, lp_ft, gradual or surgical.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training part.")] = None,
     lr: Annotated[float | None, typer.Option(help="The learning rate of the deepest stage.")] = None,
     augment: Annotated[str | None, typer.Option(help="none, flips (four) or dihedral (eight).")] = None,

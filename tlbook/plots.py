@@ -1,28 +1,17 @@
 """Figures of the course; every one is shown with a text that says what is in it."""
 
-import io
-
-import matplotlib.pyplot as plt
 import numpy as np
 
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#777777"  # told apart without red and green
-
-# Fonts with letters that matplotlib's own lacks, of Linux, Windows and macOS; what is not installed is passed over.
-_MORE_FONTS = (
-    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Micro Hei", "Droid Sans Fallback"),
-    *("Microsoft YaHei", "SimHei", "PingFang SC", "Hiragino Sans GB", "Arial Unicode MS"),
-    *("Noto Sans", "Noto Emoji", "Segoe UI Emoji", "Segoe UI Symbol"),
-)
-
-
-def show(figure, alt):
-    """Display ``figure`` in the notebook as a PNG with the alternative text ``alt``, and close it."""
-    from IPython.display import Image, display
-
-    png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=100, bbox_inches="tight")
-    plt.close(figure)
-    display(Image(png.getvalue(), alt=alt))
+from tlbook.diagrams import anatomy as anatomy
+from tlbook.diagrams import anatomy_figure as anatomy_figure
+from tlbook.diagrams import holdout as holdout
+from tlbook.diagrams import holdout_figure as holdout_figure
+from tlbook.diagrams import scores as scores
+from tlbook.diagrams import scores_figure as scores_figure
+from tlbook.diagrams import sum_and_concat as sum_and_concat
+from tlbook.diagrams import sum_and_concat_figure as sum_and_concat_figure
+from tlbook.figures import BLUE, GREY, ORANGE, class_labels, pixels, plt, show
+from tlbook.figures import picture as picture
 
 
 def image_grid(data, index, titles=None, columns=6):
@@ -39,10 +28,9 @@ def image_grid(data, index, titles=None, columns=6):
         axis.axis("off")
     for k, (axis, i) in enumerate(zip(axes.flat, index, strict=False)):
         image, label = data[i]
-        image = np.asarray(image.permute(1, 2, 0) if hasattr(image, "permute") else image).squeeze()
-        axis.imshow(image, cmap="gray", vmin=0, vmax=255)
+        axis.imshow(pixels(image), cmap="gray", vmin=0, vmax=255)
         name = titles[k] if titles is not None else data.class_names[label]
-        axis.set_title(name, fontsize=9, parse_math=False)  # a "$" is a dollar
+        axis.set_title(name, fontsize=10, parse_math=False)  # a "$" is a dollar
     names = ", ".join(titles if titles is not None else [data.class_names[label] for label in data.labels[index]])
     show(figure, f"{len(index)} images of {data.name}: {names}".replace("\n", " "))
 
@@ -79,7 +67,7 @@ def stage_curve(curves, metric="auc", baselines=()):
     for legend, value in dict(baselines).items():
         axis.axhline(value, color=GREY, linestyle=":", label=legend)
     axis.set(ylabel=metric.replace("_", " ").replace("auc", "AUC"), xlabel="features from")
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=10)
     said = "; ".join(
         f"{legend}: " + ", ".join(f"{stage} {getattr(e, metric):.3f}" for stage, e in found.items())
         for legend, found in curves.items()
@@ -121,7 +109,7 @@ def learning_curve_figure(curves, metric="auc", baselines=(), at=None):
     axis.set_xticks(sizes, [str(n) for n in sizes])
     name = metric.replace("_", " ").replace("auc", "AUC")
     axis.set(xlabel="labelled panels", ylabel=name)
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=10)
     said = "; ".join(
         f"{legend}: " + ", ".join(f"{n} panels {getattr(found[n], metric):.3f}" for n in sorted(found))
         for legend, found in curves.items()
@@ -171,7 +159,7 @@ def embedding(features, method="pca", index=None, class_names=None, seed=0):
                 label = str(k) if class_names is None else class_names[k] if k < len(class_names) else None
                 if (values == k).any():
                     axis.scatter(*plane[values == k].T, s=6, color=color, marker=mark, label=label, alpha=0.6)
-            axis.legend(fontsize=8)
+            axis.legend(fontsize=10)
         else:
             axis.scatter(*plane.T, s=6, c=values, cmap="turbo", alpha=0.6)
         kept = [_neighbours_alike(Z, values) for Z in (plane, X)]
@@ -179,7 +167,7 @@ def embedding(features, method="pca", index=None, class_names=None, seed=0):
             f"of a point's ten nearest neighbours {kept[0]:.0%} share its {what} (in feature space {kept[1]:.0%})"
         )
         axis.set(xticks=[], yticks=[], title=f"by {what}")
-        axis.set_xlabel(f"10 neighbours alike: {kept[0]:.0%} here, {kept[1]:.0%} in feature space", fontsize=8)
+        axis.set_xlabel(f"10 neighbours alike: {kept[0]:.0%} here, {kept[1]:.0%} in feature space", fontsize=10)
     share = pca.explained_variance_ratio_[:2].sum()
     name = f"Two principal axes, {share:.0%} of the variance" if method == "pca" else "t-SNE"
     figure.suptitle(name, fontsize=10)
@@ -204,7 +192,7 @@ def history(found):
     axis.plot(epoch, val, "o-", color=BLUE, label="validation part, after the epoch")
     axis.axvline(found.epoch, color=GREY, linestyle=":", label="kept")
     axis.set(xlabel="epoch (0 is the start)", ylabel="loss")
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=10)
     show(
         figure,
         f"Loss by epoch: training {train[-1]:.3f} in the last; validation {val[0]:.3f} at the start, "
@@ -260,7 +248,7 @@ def interpolation_figure(curves, metric="auc", at=None):
     if at is not None:
         axis.axvline(at, color="black", linewidth=0.8)
     axis.set(xlabel="α", ylabel=name)
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=10)
     marked = "" if at is None else f" Marked: α = {at:g}."
     return figure, f"{name} along the line from θ⁰ (α = 0) to θ* (α = 1). {'; '.join(told)}.{marked}"
 
@@ -268,30 +256,6 @@ def interpolation_figure(curves, metric="auc", at=None):
 def confusion_matrix(evaluation, class_names):
     """Show which class is taken for which; the arguments of its figure."""
     show(*confusion_matrix_figure(evaluation, class_names))
-
-
-def _class_labels(class_names):
-    """What a figure calls each class, and how such a text is drawn: with fonts that have its letters, "$" a dollar.
-
-    White space becomes one space, a long name is cut, and one with a letter that no font here has is "class k".
-
-    Returns:
-        ([K texts], {argument of matplotlib's texts: value})
-    """
-    from matplotlib import font_manager
-
-    names = [" ".join(str(name).split()) for name in class_names]
-    names = [name if len(name) <= 30 else f"{name[:29]}…" for name in names]
-    families = plt.rcParams["font.family"]
-    letters = set("".join(names))
-    if not all(" " <= letter <= "~" for letter in letters):
-        here = set(font_manager.fontManager.get_font_names())
-        families = [*families, *(family for family in _MORE_FONTS if family in here)]
-        files = [font_manager.findfont(font_manager.FontProperties(family=[family])) for family in families]
-        fonts = [font_manager.get_font(file) for file in files]
-        letters -= {chr(code) for font in fonts for code in font.get_charmap()}
-        names = [f"class {k}" if letters & set(name) else name for k, name in enumerate(names)]
-    return names, {"fontfamily": families, "parse_math": False}
 
 
 def confusion_matrix_figure(evaluation, class_names):
@@ -313,7 +277,7 @@ def confusion_matrix_figure(evaluation, class_names):
         for i, j in np.ndindex(K, K):
             axis.text(j, i, counts[i, j], ha="center", va="center", color="white" if share[i, j] > 0.6 else "black")
     if K <= 60:
-        labels, how = _class_labels(class_names)
+        labels, how = class_labels(class_names)
         axis.set_xticks(range(K), labels, rotation=45, ha="right", **how)
         axis.set_yticks(range(K), labels, **how)
     axis.set(xlabel="predicted", ylabel="true")
@@ -340,7 +304,7 @@ def worst_mistakes_figure(found, data, index, evaluation, n=12):
     from tlbook.explain import grad_cam, has_map
 
     p, y, names = evaluation.probabilities, evaluation.labels, found.class_names
-    labels, how = _class_labels(names)
+    labels, how = class_labels(names)
     wrong = np.flatnonzero(p.argmax(1) != y)
     wrong = wrong[np.argsort(p[wrong, y[wrong]])][:n]
     if not len(wrong):
@@ -358,11 +322,11 @@ def worst_mistakes_figure(found, data, index, evaluation, n=12):
         pixels = image.expand(3, -1, -1).permute(1, 2, 0).numpy()
         plain, overlaid = axes[k // 4, 2 * (k % 4)], axes[k // 4, 2 * (k % 4) + 1]
         plain.imshow(pixels)
-        plain.set_title(f"{labels[y[i]]} {p[i, y[i]]:.2f}", fontsize=8, **how)
+        plain.set_title(f"{labels[y[i]]} {p[i, y[i]]:.2f}", fontsize=10, **how)
         overlaid.imshow(pixels)
         if mapped:
             overlaid.imshow(grad_cam(found, [image], classes=[p[i].argmax()])[0], cmap="inferno", alpha=0.5)
-        overlaid.set_title(f"taken for {labels[p[i].argmax()]}", fontsize=8, **how)
+        overlaid.set_title(f"taken for {labels[p[i].argmax()]}", fontsize=10, **how)
     figure.tight_layout()
     told = ", ".join(f"{names[y[i]]} for {names[p[i].argmax()]}" for i in wrong)
     return figure, f"The {len(wrong)} worst mistakes of {len(y)} examples{', each with its Grad-CAM' * mapped}: {told}."
