@@ -35,6 +35,86 @@ def image_grid(data, index, titles=None, columns=6):
     show(figure, f"{len(index)} images of {data.name}: {names}".replace("\n", " "))
 
 
+def tokens(encoder, text, stage="blocks.5", dimensions=24):
+    """Draw how a text becomes one vector: its tokens, the first numbers of each one's vector, and their mean.
+
+    Args:
+        encoder: `tlbook.text.TextEncoder`. text: a short one. stage: where the vectors are read.
+        dimensions: how many of a vector's numbers are drawn.
+    """
+    import torch
+
+    with torch.inference_mode():
+        z = encoder.prefix(stage)(encoder.prepare([text]))[0].float().cpu().numpy()
+    names = ["[CLS]", *encoder.tokens(text), "[SEP]"][: encoder.max_tokens]
+    z = z[: len(names)]
+    most = np.abs(z[:, :dimensions]).max()
+    figure, (of_each, of_all) = plt.subplots(
+        1, 2, figsize=(9, 0.34 * len(names) + 1), width_ratios=(4, 1), layout="constrained"
+    )
+    of_each.imshow(z[:, :dimensions], cmap="PuOr", vmin=-most, vmax=most, aspect="auto")
+    of_each.set_yticks(range(len(names)), names, fontsize=12)
+    of_each.set_xticks([])
+    of_each.set_title(f"after {stage}: {len(names)} tokens × {z.shape[1]} numbers, of which {dimensions}", fontsize=12)
+    of_all.imshow(z[:, :dimensions].mean(0)[:, None], cmap="PuOr", vmin=-most, vmax=most, aspect="auto")
+    of_all.set_xticks([])
+    of_all.set_yticks([])
+    of_all.set_title("their mean:\none vector", fontsize=12)
+    show(
+        figure,
+        f"The {len(names)} tokens of a text ({', '.join(names)}), a row each, with the first {dimensions} of "
+        f"{z.shape[1]} numbers of its vector as colours, and beside them the mean of the rows: the text's features.",
+    )
+
+
+def spectrograms(sounds, titles, columns=3, **options):
+    """Show the log-mel spectrograms of recordings: time to the right, pitch upwards, loud places bright.
+
+    Args:
+        sounds: `tlbook.speech.Sound` each. titles: a string each. options: of `tlbook.speech.log_mel`.
+    """
+    from tlbook.speech import log_mel
+
+    rows = -(-len(sounds) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(3 * columns, 2.1 * rows), squeeze=False, sharex=True, sharey=True, layout="constrained"
+    )
+    for axis, sound, title in zip(axes.flat, sounds, titles, strict=False):
+        axis.imshow(log_mel(sound, **options), origin="lower", cmap="magma", aspect="auto", extent=(0, 1, 0, 64))
+        axis.set_title(title, fontsize=12)
+        axis.set_yticks([])
+    for axis in axes[-1]:
+        axis.set_xlabel("seconds", fontsize=11)
+    axes[0, 0].set_ylabel("pitch", fontsize=11)
+    show(figure, f"Spectrograms of {len(sounds)} recordings, of one second each: {', '.join(titles)}.")
+
+
+def few_labels(curves, score="accuracy"):
+    """Show a score against the number of labelled examples, on a logarithmic axis: the mean and the range of draws.
+
+    Args:
+        curves: {legend: {number of labels: [score of each draw]}}. score: its name.
+    """
+    figure, axis = plt.subplots(figsize=(7, 3.8), layout="constrained")
+    told = []
+    for (legend, by_n), (colour, style) in zip(
+        curves.items(), [(BLUE, "o-"), (ORANGE, "s--"), (GREY, "^:")], strict=False
+    ):
+        n, draws = list(by_n), [np.asarray(values) for values in by_n.values()]
+        mean, low, high = ([f(values) for values in draws] for f in (np.mean, np.min, np.max))
+        axis.plot(n, mean, style, color=colour, label=legend)
+        axis.fill_between(n, low, high, color=colour, alpha=0.15)
+        told.append(f"{legend}: " + ", ".join(f"{m:.3f} with {k}" for k, m in zip(n, mean, strict=True)))
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(n, [str(k) for k in n])
+    axis.tick_params(labelsize=11)
+    axis.set_xlabel("labelled examples", fontsize=12)
+    axis.set_ylabel(f"{score} (mean and range of draws)", fontsize=12)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=11)
+    show(figure, f"{score.capitalize()} by number of labelled examples, the mean of several draws. {'; '.join(told)}.")
+
+
 def probe_path(probe):
     """Show the out-of-fold log loss of a linear probe along its regularisation path, and the C that was chosen."""
     C, loss = ([row[key] for row in probe.path] for key in ("C", "log loss"))
@@ -454,7 +534,7 @@ def worst_mistakes_figure(found, data, index, evaluation, n=12, notes=None, one_
         plain.imshow(pixels)
         plain.set_title(f"{labels[y[i]]} {p[i, y[i]]:.2f}", fontsize=10, **how)
         if notes is not None:
-            plain.text(0.5, -0.04, str(notes[i]), transform=plain.transAxes, ha="center", va="top", fontsize=9)
+            plain.text(0.5, -0.04, str(notes[i]), transform=plain.transAxes, ha="center", va="top", fontsize=10)
         overlaid.imshow(pixels)
         if mapped:
             overlaid.imshow(grad_cam(found, [image], classes=[p[i].argmax()])[0], cmap="inferno", alpha=0.5)
