@@ -116,12 +116,13 @@ def frame():
 
 
 def figure():
-    """The first picture that lesson 10 is stored with."""
+    """The first PNG that lesson 10 is stored with."""
     (path,) = NOTEBOOKS.glob("10_*.ipynb")
-    outputs = [o.get("data", {}) for cell in nbformat.read(path, as_version=4).cells for o in cell.get("outputs", ())]
-    embedded = (re.search(r"image/png;base64,([^\"]+)", data.get("text/html", "")) for data in outputs)
-    found = (data.get("image/png") or (image and image[1]) for data, image in zip(outputs, embedded, strict=True))
-    return base64.b64decode(next(filter(None, found)))
+    outputs = [o for cell in nbformat.read(path, as_version=4).cells for o in cell.get("outputs", ())]
+    shown = [o.get("data", {}) for o in outputs]
+    pngs = [d.get("image/png") or PNG.search(d.get("text/html", "")) for d in shown]
+    png = next(filter(None, pngs))
+    return base64.b64decode(png if isinstance(png, str) else png[1])
 
 
 def move(repo):
