@@ -53,16 +53,16 @@ def test_ctrl_c_is_noticed_where_an_epoch_is_one_step(monkeypatch):
 
 
 def test_ctrl_c_before_the_first_step_ends_at_once(tmp_path, monkeypatch):
-    prepared, prepare = [], Backbone.prepare
+    prepared, collate = [], Backbone.collate
 
     def press(self, inputs):
         if not prepared:
             signal.raise_signal(signal.SIGINT)
         prepared.append(len(inputs))
-        return prepare(self, inputs)
+        return collate(self, inputs)
 
     before = signal.getsignal(signal.SIGINT)
-    monkeypatch.setattr(Backbone, "prepare", press)
+    monkeypatch.setattr(Backbone, "collate", press)
     monkeypatch.setattr(batches, "eval_batch_size", lambda device: 8)
     with pytest.raises(KeyboardInterrupt):
         tl.finetune(tiny(), DATA, SPLIT, **(FAST | {"recipe": "head"}), augment=None, checkpoint=tmp_path)

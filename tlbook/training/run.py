@@ -133,6 +133,11 @@ class Run:
     def __init__(self, backbone, data, split, recipe, objective, settings, *, precision, checkpoint, resume):
         # What is given
         check_split(data, split)
+        if settings.augment not in backbone.augmentations:
+            raise ValueError(
+                f"augment must be one of {list(backbone.augmentations)} for the inputs of {backbone.name}, got "
+                f"{settings.augment!r}"
+            )
         self.backbone, self.data, self.split = backbone, data, split
         self.recipe, self.objective, self.settings, self.checkpoint = recipe, objective, settings, checkpoint
         self.device, self.dtype = backbone.device, training_dtype(backbone.device, precision)
@@ -397,11 +402,8 @@ def start_of(backbone, data, train, recipe, objective, seed):
     model = copy.deepcopy(backbone)
     torch.manual_seed(seed_of(seed, 0, 0))
     required_grad = {name: p.requires_grad for name, p in model.named_parameters()}
-    model.model.reset_classifier(len(data.class_names))
-    model.to(backbone.device)
-    first = read_input(data, int(train[0]))
-    if isinstance(first, torch.Tensor):  # seen as it is: the size belongs to what is learned
-        model.set_input_size(*first.shape[-2:])
+    model.reset_head(len(data.class_names))
+    model.fit_to(read_input(data, int(train[0])))
 
     # The head always learns; of the rest, what the caller let learn
     head = {id(p) for p in model.head.parameters()}
