@@ -15,7 +15,7 @@ from tlbook.training.trainable import stages_of
 pytestmark = pytest.mark.usefixtures("one_thread_and_own_cache")
 
 
-@pytest.mark.parametrize("recipe", ["head", "full", "lp_ft", "gradual", "surgical"])
+@pytest.mark.parametrize("recipe", ["head", "bias", "full", "lp_ft", "gradual", "surgical"])
 def test_each_recipe_lowers_the_loss_it_trains_on(recipe):
     found = tl.finetune(tiny(), DATA, SPLIT, recipe=recipe, epochs=6, lr=1e-3, batch_size=8, augment=None)
     assert [row["epoch"] for row in found.history] == list(range(7)) and found.finished

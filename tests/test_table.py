@@ -12,7 +12,7 @@ TABLE = Table(
     [
         {"method": "probe", "AUC": 0.9, "seconds": 2.25, "trained": 1281, "C": 1e-05, "ready": True},
         {
-            "method": "all <of it>",
+            "method": "full <all>",
             "AUC": np.float32(0.86149),
             "seconds": 39.0,
             "trained": 3400000,
@@ -44,7 +44,7 @@ def test_as_html_it_says_the_same_and_is_aligned():
         *("0.900", "2.2", "1,281", "1e-05"),
         *("0.861", "39.0", "3,400,000", "1"),
     ]
-    assert "all &lt;of it&gt;" in html and "overflow-x:auto" in html
+    assert "full &lt;all&gt;" in html and "overflow-x:auto" in html
     assert Table()._repr_html_() and repr(Table()) == ""
 
 

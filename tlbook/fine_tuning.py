@@ -7,7 +7,8 @@ D is the training part only. The network is far from convex: what is found is a 
 and so the start θ⁰ (pretrained), the parts that may move (the recipe), how fast (`parameter_groups`) and when to stop
 (held-out groups) belong to the method as much as L does.
 
-Lesson 04. Works cited below:
+Lessons 04 and 08. Works cited below:
+  Hinton, Vinyals & Dean (2015), Distilling the Knowledge in a Neural Network, arXiv:1503.02531
   Li, Grandvalet & Davoine (2018), Explicit Inductive Bias for Transfer Learning (L2-SP), arXiv:1802.01483
   Howard & Ruder (2018), Universal Language Model Fine-tuning (gradual unfreezing), arXiv:1801.06146
   Loshchilov & Hutter (2019), Decoupled Weight Decay Regularization (AdamW), arXiv:1711.05101
@@ -18,13 +19,14 @@ Lesson 04. Works cited below:
 import copy
 import math
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
 from tlbook import progress
+from tlbook.arguments import positive_number
 from tlbook.device import memory_kept
 from tlbook.evaluation import evaluate
 from tlbook.probes import balanced
@@ -34,7 +36,7 @@ from tlbook.training.recipes import recipe_of
 from tlbook.training.run import Run, Settings, one_ctrl_c, state_of
 from tlbook.training.trainable import audit, freeze, parameter_groups, unfreeze
 
-__all__ = ["Objective", "audit", "finetune", "freeze", "parameter_groups", "unfreeze"]
+__all__ = ["Objective", "audit", "distill", "finetune", "freeze", "parameter_groups", "unfreeze"]
 
 WARM_UP, LEAST_WARM_UP = 0.1, 10  # of all steps; and at least so many of them
 
@@ -51,6 +53,11 @@ class Objective:
         label_smoothing: in [0, 1); the target is (1 − ε) the label + ε uniform.
         class_weight: None, "balanced" (every class has the same total weight in training), or K numbers.
         sample_weight: (N,) numbers of at least 0, one for each example of the Dataset, or None.
+        soft_targets: q, (N, K) probabilities for the examples of the Dataset (a teacher's, or shares of votes), or
+            None. The loss of example n is then
+            ℓ = (1 − λₙ) CE(y, softmax(z)) + λₙ τ² CE(q_τ, softmax(z / τ)), with q_τ ∝ q^(1/τ).
+        soft_share: λ in [0, 1], a number or one for each example; with 1 the label of the example is not looked at.
+        temperature: τ > 0. τ² keeps the size of the gradient, which falls as 1/τ² (Hinton et al. 2015).
 
     Raises:
         ValueError: a number out of range.
@@ -61,7 +68,7 @@ class Objective:
     >>> objective(model, torch.zeros(3, 1), torch.tensor([0, 1, 1])).item()  # log 2 + 2/2 · 4
     4.693...
 
-    Lesson 04; Li et al. (2018).
+    Lesson 04; Li et al. (2018). Soft targets: lesson 08.
     """
 
     l2_sp: float = 0.0
@@ -69,6 +76,9 @@ class Objective:
     label_smoothing: float = 0.0
     class_weight: object = None
     sample_weight: object = None
+    soft_targets: object = None
+    soft_share: object = 1.0
+    temperature: float = 1.0
 
     def __post_init__(self):
         if not (self.l2_sp >= 0 and self.l2_head >= 0 and 0 <= self.label_smoothing < 1):
@@ -76,18 +86,26 @@ class Objective:
                 "l2_sp and l2_head must be at least 0 and label_smoothing in [0, 1), got "
                 f"{self.l2_sp}, {self.l2_head}, {self.label_smoothing}"
             )
+        positive_number("temperature", self.temperature)
 
     def __call__(self, model, batch, labels, weight=None, theta0=None):
-        """L of a batch, a scalar: ``model(batch)`` gives logits (B, K); labels (B,) int64; ``weight`` (B,) is s."""
+        """L of a batch, a scalar: ``model(batch)`` gives logits (B, K); ``labels`` and ``weight`` (B,), which is s, are
+        those of `data_term`.
+        """
         return self.data_term(model(batch), labels, weight) + self.penalty(model, theta0)
 
     def data_term(self, logits, labels, weight=None):
-        """(1/B) Σᵢ sᵢ ℓ(logitsᵢ, yᵢ), ℓ = cross-entropy.
+        """(1/B) Σᵢ sᵢ ℓ(logitsᵢ, yᵢ), ℓ = cross-entropy. ``labels``: (B,) int64, or (B, 2, K) rows of `targets`.
 
         The weights have mean 1 over D, and a batch is divided by its size and not by its own weights: so the mean over
         batches is L, however the examples fall into batches and processes.
         """
-        losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=self.label_smoothing)
+        if labels.ndim == 1:
+            losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=self.label_smoothing)
+        else:
+            (hard, soft), tau = labels.to(logits).unbind(1), self.temperature
+            losses = F.cross_entropy(logits, hard, reduction="none")
+            losses = losses + tau**2 * F.cross_entropy(logits / tau, soft, reduction="none")
         return losses.mean() if weight is None else (weight * losses).mean()
 
     def penalty(self, model, theta0=None):
@@ -101,6 +119,24 @@ class Objective:
             elif self.l2_head:
                 omega += self.l2_head / 2 * theta.square().sum()
         return omega
+
+    def targets(self, data):
+        """What the loss compares with: the labels (N,), or with soft targets (N, 2, K) float32: (1 − λₙ) y and λₙ q_τ.
+
+        Here y is one-hot, and smoothed if asked for.
+        """
+        if self.soft_targets is None:
+            return data.labels
+        N, K = len(data), len(data.class_names)
+        q, share = np.asarray(self.soft_targets, np.float64), np.asarray(self.soft_share, np.float64)
+        if q.shape != (N, K) or not ((q >= 0).all() and np.allclose(q.sum(1), 1, atol=1e-3)):
+            raise ValueError(f"soft_targets must be {N} rows of {K} probabilities that sum to 1, got shape {q.shape}")
+        if share.shape not in ((), (N,)) or not ((share >= 0) & (share <= 1)).all():
+            raise ValueError(f"soft_share must be in [0, 1], one number or {N}, got {self.soft_share!r}")
+        share = np.broadcast_to(share, N)[:, None]
+        y = (1 - self.label_smoothing) * np.eye(K)[data.labels] + self.label_smoothing / K
+        q = (q / q.max(1, keepdims=True)) ** (1 / self.temperature)
+        return np.stack([(1 - share) * y, share * q / q.sum(1, keepdims=True)], axis=1).astype(np.float32)
 
     def weights(self, data, train):
         """(N,) float32: s, with mean 1 over the rows ``train``; class weights are those of these rows."""
@@ -158,9 +194,9 @@ def finetune(
 
     D is ``split.train``. After each epoch, and before the first, the loss on ``split.val`` is measured, and the weights
     with the lowest are returned (without ``val``, the last ones). A start at the probe is only given up for weights
-    that are better by more than a standard error; a head at random is never returned (but for Ctrl-C in the first
-    epoch). ``split.test`` is not looked at. While the first stages are frozen, what they make of each example and view
-    is computed once and kept. No argument is changed.
+    that are better by more than a standard error (over groups, where there are groups); a head at random is never
+    returned (but for Ctrl-C in the first epoch). ``split.test`` is not looked at. While the first stages are frozen,
+    what they make of each example and view is computed once and kept. No argument is changed.
 
     All that is random (order, views, dropout) is a function of the seed, the epoch and the step, so that a resumed run
     is the run that was never interrupted, and processes under ``torchrun``, which share each batch, agree on it.
@@ -168,7 +204,8 @@ def finetune(
     Args:
         backbone: Backbone; a copy of it is trained, with a new head of K classes, on the device where it is.
         data: Dataset. split: a `Split` of it, by groups if the question is about new groups.
-        recipe: "head", "full", "lp_ft", "gradual", "surgical", or a `Recipe` such as ``Full(until="blocks.3")``.
+        recipe: "head", "bias", "full", "lp_ft", "gradual", "surgical", or a `Recipe` such as
+            ``Full(until="blocks.3")``.
         objective: `Objective`; None is cross-entropy alone. Where it penalises tensors, AdamW's weight decay, which
             pulls towards 0, is switched off for them.
         epochs: passes over the training part.
@@ -261,6 +298,66 @@ def _step(run, parts, size):
     norm = torch.nn.utils.clip_grad_norm_(run.network.parameters(), run.settings.clip)
     run.optimizer.step()
     return total, norm
+
+
+def distill(
+    teacher, student, data, split, *, temperature=2.0, soft_share=0.5, labelled=None, objective=None, **options
+):
+    """Fine-tune a student on what a teacher says of the training examples, beside their labels.
+
+    ℓ = (1 − λ) CE(y, softmax(z)) + λ τ² CE(q_τ, softmax(z / τ)), where q are the teacher's probabilities, q_τ ∝ q^(1/τ)
+    their softened form, and z the student's logits. What is carried over are answers, not weights: the two
+    networks may differ in everything but the classes. The teacher answers once, before the first step.
+
+    Args:
+        teacher: a `FineTuned`; or its (N, K) probabilities for the examples of ``data``, such as those it gives at
+            another resolution, or the mean of several teachers'. Only those of ``split.train`` are used.
+        student: Backbone. data: Dataset. split: as for `finetune`; ``val`` chooses the epoch by its labels.
+        temperature: τ > 0; above 1 it shows what the teacher holds for second best.
+        soft_share: λ in [0, 1], the share of the teacher.
+        labelled: positions in ``data``; the labels of other training examples are not looked at (λ = 1). None for all.
+        objective: `Objective` with the other terms, or None.
+        options: those of `finetune`. As a student is often not pretrained, its recipe is "full" unless given.
+
+    Returns:
+        FineTuned
+
+    Raises:
+        ValueError: other classes; a recipe or an objective that would look at labels that are not there.
+
+    >>> import tlbook as tl
+    >>> data = tl.data.solar_cells(64)
+    >>> split = data.split(test=.9, val=.5)
+    >>> answers = np.full((len(data), 2), .5)
+    >>> found = tl.distill(answers, tl.load_backbone(), data, split, recipe="head", epochs=1)
+    >>> found.finished
+    True
+
+    Lesson 08; Hinton, Vinyals & Dean (2015).
+    """
+    # What the teacher says, of the training examples alone
+    K, labels = len(data.class_names), np.isin(np.arange(len(data)), split.train if labelled is None else labelled)
+    q = np.full((len(data), K), 1 / K)
+    if isinstance(teacher, FineTuned):
+        teacher._check_classes(data)
+        q[split.train] = teacher.predict(data.subset(split.train))
+    elif np.shape(teacher) != q.shape:
+        raise ValueError(f"teacher must be a FineTuned or {len(data)} × {K} probabilities, got {np.shape(teacher)}")
+    else:
+        q[split.train] = np.asarray(teacher)[split.train]
+
+    # Labels that are not there are not looked at
+    recipe, objective = recipe_of(options.pop("recipe", "full")), Objective() if objective is None else objective
+    if objective.soft_targets is not None:
+        raise ValueError("objective has soft_targets of its own: those of tl.distill are the teacher's")
+    if not labels[split.train].all() and (recipe.from_probe or objective.class_weight is not None):
+        raise ValueError(
+            "a start at the probe and class_weight need all labels of split.train: give another recipe, no "
+            "class_weight, or labelled=None"
+        )
+    share = np.where(labels, soft_share, 1.0)
+    objective = replace(objective, soft_targets=q, soft_share=share, temperature=temperature)
+    return finetune(student, data, split, recipe=recipe, objective=objective, **options)
 
 
 def loss_along_line(found, data, index, alphas=tuple(i / 8 for i in range(9))):

@@ -66,7 +66,7 @@ class Batches:
         size = eval_batch_size(self.model.device)
         jobs = [tuple(block.T) for block in np.split(pairs, range(size, len(pairs), size)) if len(block)]
         stored = None
-        with progress.bar(len(pairs), "frozen part, once", " images", hidden=hidden) as bar:
+        with progress.bar(len(pairs), "frozen part, once", " examples", hidden=hidden) as bar:
             for i, z in enumerate(self(jobs)):
                 if interrupts:
                     raise KeyboardInterrupt

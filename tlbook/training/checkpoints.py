@@ -110,6 +110,8 @@ def key_of(run):
     seen = np.concatenate([split.train, split.val]).astype(np.int64)
     sizes = np.array([len(split.train), len(split.val)])
     arrays = [sizes, split.train, split.val, objective.weights(data, split.train)[seen], data.labels[seen]]
+    if objective.soft_targets is not None:
+        arrays += [objective.targets(data)[split.train], np.array(objective.temperature)]
     key = {
         "backbone": backbone.fingerprint,
         "inputs": data.subset(seen).fingerprint,

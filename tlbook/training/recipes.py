@@ -46,6 +46,15 @@ class Full(Recipe):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Bias(Full):
+    """Train the biases alone, those of BatchNorm included, and hold its statistics (BitFit, Ben Zaken et al.)."""
+
+    freeze_batchnorm: bool = True
+    only: str | None = r".*bias"
+    lr = 3e-3  # they are few: a larger step than where all weights move
+
+
+@dataclass(frozen=True, kw_only=True)
 class LPFT(Full):
     """Full, started at the exact linear probe, so that a random head does not distort the features (Kumar et al.).
 
@@ -76,7 +85,7 @@ class Surgical(Recipe):
         return [(self.stage or stages[min(1, len(stages) - 1)],)] * epochs
 
 
-RECIPES = {"head": Head, "full": Full, "lp_ft": LPFT, "gradual": Gradual, "surgical": Surgical}
+RECIPES = {"head": Head, "full": Full, "bias": Bias, "lp_ft": LPFT, "gradual": Gradual, "surgical": Surgical}
 
 
 def recipe_of(recipe):

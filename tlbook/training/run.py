@@ -108,13 +108,23 @@ class SuffixOf(nn.Module):
         return self.model(z) if self.until is None else self.model.suffix(self.until)(z)
 
 
+def mean_and_error(x, weight, groups):
+    """(mean, standard error) of x (N,), weighted; whole groups vary where there are several, examples where not."""
+    w = weight / weight.sum()
+    mean = (w * x).sum()
+    unit = np.arange(len(x)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    unit = unit if unit.any() else np.arange(len(x))  # one group says nothing of how groups differ
+    n = unit.max() + 1
+    return mean, math.sqrt(n / max(n - 1, 1) * (np.bincount(unit, w * (x - mean)) ** 2).sum())
+
+
 class Run:
     """A run of `tlbook.finetune`, which explains the arguments.
 
     Attributes:
         model, theta0: the copy that is trained, and θ⁰ = {name: tensor} of what was transferred.
         start, start_losses: {name: tensor}, all of the model before the first step, and its loss on each val example.
-        s, y: (N,) weights and labels of all examples, on the device.
+        s, y: (N,) weights and what the objective compares with, of all examples, on the device.
         network, optimizer, batches: what learns in this epoch, and what it sees.
         progress: how far it has come. best: the weights of ``progress.epoch``.
         stopped: why it ended before its last epoch: "", "Ctrl-C", or what diverged and what to try.
@@ -123,12 +133,17 @@ class Run:
     def __init__(self, backbone, data, split, recipe, objective, settings, *, precision, checkpoint, resume):
         # What is given
         check_split(data, split)
+        if settings.augment not in backbone.augmentations:
+            raise ValueError(
+                f"augment must be one of {list(backbone.augmentations)} for the inputs of {backbone.name}, got "
+                f"{settings.augment!r}"
+            )
         self.backbone, self.data, self.split = backbone, data, split
         self.recipe, self.objective, self.settings, self.checkpoint = recipe, objective, settings, checkpoint
         self.device, self.dtype = backbone.device, training_dtype(backbone.device, precision)
         self.processes = processes.join(self.device)
         self.s = torch.from_numpy(objective.weights(data, split.train)).to(self.device)
-        self.y = torch.from_numpy(data.labels).to(self.device)
+        self.y = torch.from_numpy(objective.targets(data)).to(self.device)
 
         # Where it starts, and what may ever learn
         self.model, self.theta0 = start_of(backbone, data, split.train, recipe, objective, settings.seed)
@@ -334,16 +349,17 @@ class Run:
         """Keep the weights if their validation loss is the lowest so far.
 
         A head at random is never kept, and a start at the probe is only given up for weights whose loss is lower by
-        more than a standard error of the paired difference (the one-standard-error rule, Breiman et al., 1984).
+        more than a standard error of the paired difference (the one-standard-error rule, Breiman et al., 1984), over
+        groups where there are groups: their examples are alike, and many of one group are not many witnesses.
         """
         now = self.progress
         if epoch == 0:
             self.start_losses = losses
             loss = loss if self.recipe.from_probe else math.inf
         elif losses is not None and self.recipe.from_probe:
-            gain, w = self.start_losses - losses, self.val_weights() / self.val_weights().sum()
-            mean = (w * gain).sum()
-            if now.epoch == 0 and not mean > math.sqrt((w**2 * (gain - mean) ** 2).sum()):
+            groups = None if self.data.groups is None else self.data.groups[self.split.val]
+            gain, error = mean_and_error(self.start_losses - losses, self.val_weights(), groups)
+            if now.epoch == 0 and not gain > error:
                 return
         if self.best is None or not loss >= now.lowest:
             now.lowest, now.epoch, self.best = loss, epoch, state_of(self.model)
@@ -386,11 +402,8 @@ def start_of(backbone, data, train, recipe, objective, seed):
     model = copy.deepcopy(backbone)
     torch.manual_seed(seed_of(seed, 0, 0))
     required_grad = {name: p.requires_grad for name, p in model.named_parameters()}
-    model.model.reset_classifier(len(data.class_names))
-    model.to(backbone.device)
-    first = read_input(data, int(train[0]))
-    if isinstance(first, torch.Tensor):  # seen as it is: the size belongs to what is learned
-        model.set_input_size(*first.shape[-2:])
+    model.reset_head(len(data.class_names))
+    model.fit_to(read_input(data, int(train[0])))
 
     # The head always learns; of the rest, what the caller let learn
     head = {id(p) for p in model.head.parameters()}
