@@ -12,6 +12,10 @@ from tlbook.diagrams import sum_and_concat as sum_and_concat
 from tlbook.diagrams import sum_and_concat_figure as sum_and_concat_figure
 from tlbook.figures import BLUE, GREY, ORANGE, class_labels, pixels, plt, show
 from tlbook.figures import picture as picture
+from tlbook.responses import exciting_patches as exciting_patches
+from tlbook.responses import exciting_patches_figure as exciting_patches_figure
+from tlbook.responses import receptive_fields as receptive_fields
+from tlbook.responses import receptive_fields_figure as receptive_fields_figure
 
 
 def image_grid(data, index, titles=None, columns=6, marks=None):
@@ -273,7 +277,8 @@ def embedding(features, method="pca", index=None, class_names=None, seed=0):
     """Show the examples as points of a plane: coloured by class at the left, by group at the right.
 
     A drawing cannot keep all distances, so the text below it says what it kept: how many of a point's ten nearest
-    neighbours are of its class and of its group, in the drawing and among the standardised features themselves.
+    neighbours are of its class and of its group, in the drawing and among the standardised features themselves. Where
+    there are groups, it also says how many of the ten nearest *of other groups* share the class.
 
     Args:
         features: `Features` of N examples.
@@ -303,7 +308,7 @@ def embedding(features, method="pca", index=None, class_names=None, seed=0):
     panels = {"class": features.y[index]}
     if features.groups is not None:
         panels["group"] = np.unique(features.groups[index], return_inverse=True)[1]
-    figure, axes = plt.subplots(1, len(panels), figsize=(4.6 * len(panels), 4), squeeze=False)
+    figure, axes = plt.subplots(1, len(panels), figsize=(3.6 * len(panels), 4.2), squeeze=False)
     told = []
     for axis, (what, values) in zip(axes[0], panels.items(), strict=True):
         if what == "class" and values.max() < 3:
@@ -315,23 +320,30 @@ def embedding(features, method="pca", index=None, class_names=None, seed=0):
         else:
             axis.scatter(*plane.T, s=6, c=values, cmap="turbo", alpha=0.6)
         kept = [_neighbours_alike(Z, values) for Z in (plane, X)]
+        alike = f"10 neighbours alike: {kept[0]:.0%} here,\n{kept[1]:.0%} in feature space"
         told.append(
             f"of a point's ten nearest neighbours {kept[0]:.0%} share its {what} (in feature space {kept[1]:.0%})"
         )
         axis.set(xticks=[], yticks=[], title=f"by {what}")
-        axis.set_xlabel(f"10 neighbours alike: {kept[0]:.0%} here, {kept[1]:.0%} in feature space", fontsize=10)
+        if what == "class" and "group" in panels:
+            other = _neighbours_alike(X, values, apart=panels["group"])
+            told[-1] += f"; of the ten nearest of other groups, {other:.0%} share its class (in feature space)"
+            alike += f";\nof other groups alone {other:.0%}"
+        axis.set_xlabel(alike)
     share = pca.explained_variance_ratio_[:2].sum()
     name = f"Two principal axes, {share:.0%} of the variance" if method == "pca" else "t-SNE"
-    figure.suptitle(name, fontsize=10)
+    figure.suptitle(name)
     figure.tight_layout()
     show(figure, f"{name}, {len(index):,} examples: {'; '.join(told)}.")
 
 
-def _neighbours_alike(Z, values, k=10):
-    """The share of the k nearest neighbours that have the point's own value."""
-    from sklearn.neighbors import NearestNeighbors
-
-    near = NearestNeighbors(n_neighbors=k + 1).fit(Z).kneighbors(Z, return_distance=False)[:, 1:]
+def _neighbours_alike(Z, values, k=10, apart=None):
+    """The share of the k nearest neighbours, of other groups than ``apart`` says of the point, that have its value."""
+    distance = ((Z**2).sum(1)[:, None] - 2 * Z @ Z.T + (Z**2).sum(1)).astype(np.float32)
+    np.fill_diagonal(distance, np.inf)
+    if apart is not None:
+        distance[apart[:, None] == apart] = np.inf
+    near = np.argpartition(distance, k, axis=1)[:, :k]
     return float((values[near] == values[:, None]).mean())
 
 

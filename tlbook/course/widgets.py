@@ -9,6 +9,7 @@ from tlbook.evaluation import compare
 from tlbook.figures import BLUE, GREY, ORANGE
 from tlbook.plots import draws_figure, interpolation, interpolation_figure, picture, plt, show
 from tlbook.probes import linear_probe
+from tlbook.responses import maps
 
 
 def stage_explorer(backbone, data, features):
@@ -68,21 +69,21 @@ def stage_figure(backbone, data, features, cells, stages, says=None, strongest=4
     says = says or _probes(data, features)
     rows = [(int(i), stage) for i in cells for stage in stages]
     figure, axes = plt.subplots(
-        len(rows), 1 + strongest, figsize=(1.35 * (1 + strongest), 1.5 * len(rows)), squeeze=False
+        len(rows), 1 + strongest, figsize=(7.2, (7.2 / (1 + strongest) + 0.3) * len(rows)), squeeze=False
     )
     told = []
     for row, (i, stage) in zip(axes, rows, strict=True):
         image, label = data[i]
-        maps = _maps(backbone, image, stage)  # (C, h, w)
+        own = _maps(backbone, image, stage)  # (C, h, w)
         X = np.asarray(features.select(stage).X)
         top = np.argsort(-(X[i] - X.mean(0)) / (X.std(0) + 1e-9))[:strongest]
         row[0].imshow(image.squeeze().numpy(), cmap="gray", vmin=0, vmax=255)
         p = says(i, stage)
-        row[0].set_title(f"cell {i}: {data.class_names[label]}", fontsize=7)
-        row[0].set_ylabel(f"{stage}\nprobe: {p:.2f}", fontsize=7)
+        row[0].set_title(f"{i}: {data.class_names[label]}", fontsize=10)
+        row[0].set_ylabel(f"{stage}\nprobe: {p:.2f}")
         for axis, channel in zip(row[1:], top, strict=True):
-            axis.imshow(maps[channel], cmap="viridis")
-            axis.set_title(f"map {channel}, {maps.shape[1]}×{maps.shape[2]}", fontsize=7)
+            axis.imshow(own[channel], cmap="viridis")
+            axis.set_title(f"map {channel}, {own.shape[1]}×{own.shape[2]}", fontsize=10)
         for axis in row:
             axis.set(xticks=[], yticks=[])
         told.append(
@@ -280,12 +281,8 @@ def _at_threshold(found, missed, threshold):
 
 def _maps(backbone, image, stage):
     """(C, h, w) what the stage computes for one image."""
-    run = backbone.forward_features if stage == "final" else backbone.prefix(stage)
     with torch.inference_mode():
-        maps = run(backbone.prepare([image]))
-    if maps.ndim != 4:
-        raise ValueError(f"{backbone.name} has tokens, not feature maps, at {stage!r}: choose a convolutional one")
-    return maps[0].float().cpu().numpy()
+        return maps(backbone, backbone.prepare([image]), stage)[0].float().cpu().numpy()
 
 
 def _probes(data, features):
