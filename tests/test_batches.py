@@ -29,8 +29,8 @@ def test_a_stored_prefix_gives_the_weights_of_one_computed_each_time(recipe, mon
 
 def test_a_stored_prefix_runs_each_view_once(monkeypatch):
     seen = []
-    prepare = Backbone.prepare
-    monkeypatch.setattr(Backbone, "prepare", lambda self, inputs: seen.append(len(inputs)) or prepare(self, inputs))
+    collate = Backbone.collate
+    monkeypatch.setattr(Backbone, "collate", lambda self, inputs: seen.append(len(inputs)) or collate(self, inputs))
     tl.finetune(tiny(), DATA, SPLIT, **(FAST | {"recipe": "head", "epochs": 8}), augment="flips")
     pairs = 4 * len(SPLIT.train) + len(SPLIT.val)
     assert sum(seen) <= pairs  # eight epochs, four views: half of what no store would cost

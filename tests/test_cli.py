@@ -241,7 +241,7 @@ def press_ctrl_c_in(monkeypatch, where, what):
     monkeypatch.setattr(where, what, press)
 
 
-@pytest.mark.parametrize("where, what", [(images, "difference_hash"), (Backbone, "prepare")])
+@pytest.mark.parametrize("where, what", [(images, "difference_hash"), (Backbone, "collate")])
 def test_ctrl_c_before_training_leaves_nothing_and_says_one_line(photos, small, tmp_path, monkeypatch, where, what):
     press_ctrl_c_in(monkeypatch, where, what)
     result = run("finetune", photos, "--recipe", "head", "--epochs", "2", "--out", tmp_path / "m")

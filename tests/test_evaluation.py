@@ -74,6 +74,35 @@ def test_the_bootstrap_by_group_has_the_standard_error_of_the_group_means():
     assert high - low == pytest.approx(2 * 1.96 * (share / 4).std() / np.sqrt(60), rel=0.1)
 
 
+def panels(k, rng):
+    """Probabilities, labels and groups of k panels of 20 to 120 cells that differ in defects, offsets and size."""
+    groups = np.repeat(np.arange(k), rng.choice([20, 50, 60, 70, 120], k))
+    labels = (rng.random(len(groups)) < rng.beta(0.8, 1.6, k)[groups]).astype(int)
+    score = 0.72 * (2 * labels - 1) + rng.normal(0, 0.5, k)[groups] + rng.normal(size=len(groups))
+    p = 1 / (1 + np.exp(-score))
+    return np.stack([1 - p, p], 1), labels, groups
+
+
+@pytest.mark.parametrize("k, runs", [(10, 600), (22, 400), (44, 300)])
+def test_at_least_93_of_100_intervals_hold_the_truth_even_of_ten_panels_of_unequal_size(k, runs):
+    rng, scored = np.random.default_rng(k), ("accuracy", "auc")
+    p, labels, groups = panels(4000, rng)
+    truth = {metric: getattr(tl.evaluate(p, labels, resamples=1), metric) for metric in scored}
+    held, held_by_percentiles = [], []
+    for seed in range(runs):
+        p, labels, groups = panels(k, rng)
+        draws = evaluation._draws(p, labels, np.ones(len(labels)), groups, 300, seed)
+        n = evaluation._effective_number(np.ones(len(labels)), groups)
+        for metric in scored:
+            low, high = evaluation._interval(draws[metric], n)
+            held.append(low <= truth[metric] <= high)
+            low, high = np.nanquantile(draws[metric], [0.025, 0.975])
+            held_by_percentiles.append(low <= truth[metric] <= high)
+    assert np.mean(held) > 0.93 - 0.01  # the standard error of the share over these runs
+    if k == 10:
+        assert np.mean(held_by_percentiles) < 0.91  # plain percentiles do not
+
+
 def test_the_majority_baseline_calls_everything_the_most_frequent_class():
     p, y, w, _ = predictions(2, seed=3)
     y = np.where(np.arange(len(y)) % 3 == 0, 1, 0)

@@ -2,6 +2,7 @@
 
 import copy
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -14,6 +15,7 @@ from tlbook.course import runner
 
 ROOT = Path(__file__).parents[1]
 LESSONS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+IMAGE = re.compile(r"<img [^>]*>")
 MARKER = "# NBVAL_CHECK_OUTPUT"
 
 
@@ -53,8 +55,10 @@ def problems(path):
     )
     check(tagged(notebook, "setup")[:1] == cells[:1], "must tag its first code cell setup")
     check(len(tagged(notebook, "headline")) == 1, "needs one cell tagged headline")
-    figures = [output for output in outputs if "image/png" in output.get("data", ())]
-    alt = [output.metadata.get("image/png", {}).get("alt") for output in figures]
+    bare = [output for output in outputs if "image/png" in output.get("data", ())]
+    images = [tag for output in outputs for tag in IMAGE.findall(output.get("data", {}).get("text/html", ""))]
+    alt = [output.metadata.get("image/png", {}).get("alt") for output in bare]
+    alt += [re.search(r'alt="[^"]+"', tag) for tag in images]
     check(all(alt), "has a figure without an alternative text")
     for cell in cells:
         if "NBVAL_CHECK_OUTPUT" in cell.source:
@@ -102,6 +106,10 @@ def _figure(notebook):
     notebook.cells[2].outputs = [nbformat.v4.new_output("display_data", data={"image/png": ""})]
 
 
+def _silent_image(notebook):
+    notebook.cells[2].outputs = [nbformat.v4.new_output("display_data", data={"text/html": '<img alt="" src="">'})]
+
+
 def _bar(notebook):
     # It is shown only when the cache is empty, and nbval counts outputs.
     data = {"application/vnd.jupyter.widget-view+json": {}}
@@ -126,6 +134,7 @@ BREAKS = {
     "was not run whole, in order": _swap,
     "has a stored error": _error,
     "has a figure without an alternative text": _figure,
+    "has a figure without an": _silent_image,
     "has a raises-exception tag": lambda notebook: notebook.cells[2].metadata.update(tags=["raises-exception"]),
     "must tag its first code cell setup": lambda notebook: notebook.cells[1].metadata.clear(),
     "needs one cell tagged headline": lambda notebook: notebook.cells[3].metadata.clear(),

@@ -1,11 +1,14 @@
+import io
 import warnings
+from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from PIL import Image
 from small import spots, tiny
 
 import tlbook as tl
-from tlbook import plots
+from tlbook import figures, plots
 from tlbook.course import widgets
 from tlbook.feature_extraction import Features
 from tlbook.table import Table
@@ -110,6 +113,52 @@ def test_the_sliders_static_twin_shows_its_whole_figure(line, shown, monkeypatch
     assert shown == [alt]
 
 
+def test_a_page_shows_the_text_of_a_figure_as_the_alternative_of_its_image():
+    from nbconvert import HTMLExporter
+    from nbformat import v4
+
+    figure, axis = plots.plt.subplots(figsize=(7, 3))
+    axis.plot([0, 1])
+    text = 'A line of "two" points <rising>: AUC & more.'
+    shown = plots.picture(figure, text)
+    data = {"text/html": shown._repr_html_(), "text/plain": repr(shown)}
+    cell = v4.new_code_cell("draw()", outputs=[v4.new_output("display_data", data=data)])
+    page, _ = HTMLExporter().from_notebook_node(v4.new_notebook(cells=[cell]))
+    images = Images()
+    images.feed(page)
+    assert [image["alt"] for image in images.found] == [text]
+    assert images.found[0]["src"].startswith("data:image/png;base64,") and "no description" not in page.lower()
+
+
+class Images(HTMLParser):
+    """The attributes of every image of a page."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def handle_starttag(self, tag, attributes):
+        if tag == "img":
+            self.found.append(dict(attributes))
+
+
+def test_figures_have_160_dots_in_an_inch_of_the_page_and_letters_of_11_points():
+    figure, axis = plots.plt.subplots(figsize=(7, 3))
+    letters = axis.set_title("x").get_fontsize(), axis.xaxis.get_ticklabels()[0].get_fontsize()
+    shown = plots.picture(figure, "An empty figure.")
+    image = Image.open(io.BytesIO(shown.png))
+    inches = shown.width / 96  # of the page
+    assert image.width / inches >= 159.5
+    assert min(letters) * figures.DPI / 160 >= 11
+
+
+def test_a_figure_without_words_is_refused():
+    figure, _ = plots.plt.subplots()
+    with pytest.raises(ValueError, match="alt must say"):
+        plots.show(figure, " ")
+    plots.plt.close(figure)
+
+
 @pytest.mark.parametrize("method", ["pca", "tsne"])
 def test_an_embedding_tells_what_it_kept(method, shown):
     rng = np.random.default_rng(0)
@@ -187,7 +236,7 @@ def test_figures_draw_every_name_of_a_class_and_their_texts_say_it_whole(name, d
 def test_letters_that_matplotlibs_own_font_lacks_are_drawn_with_another_that_is_installed(monkeypatch):
     from matplotlib import font_manager
 
-    monkeypatch.setattr(plots, "_MORE_FONTS", ("STIXGeneral", "not installed"))  # ships with matplotlib, and has 𝓐
+    monkeypatch.setattr(figures, "_MORE_FONTS", ("STIXGeneral", "not installed"))  # ships with matplotlib, and has 𝓐
     own = font_manager.get_font(font_manager.findfont("DejaVu Serif")).get_charmap()
     other = font_manager.get_font(font_manager.findfont("STIXGeneral")).get_charmap()
     monkeypatch.setitem(plots.plt.rcParams, "font.family", ["DejaVu Serif"])

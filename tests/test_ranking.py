@@ -8,7 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
+from scipy.stats import kendalltau
 from sklearn.covariance import ledoit_wolf
+from sklearn.metrics import roc_auc_score
 
 import tlbook as tl
 from tlbook.ranking import _max_evidence
@@ -252,3 +254,56 @@ def test_a_wrong_argument_is_named_with_its_value_and_the_remedy(names, first, y
     for name in names:
         with pytest.raises(ValueError, match=told):
             getattr(tl.ranking, name)(first, y)
+
+
+# How well does a score rank sources?
+
+
+@pytest.fixture(scope="module")
+def four_sources():
+    """Four sources of growing quality on 200 examples in ten groups."""
+    rng = np.random.default_rng(0)
+    y, groups = np.arange(200) % 2, np.repeat(np.arange(10), 20)
+    found = {}
+    for name, signal in zip("abcd", (0.2, 0.8, 1.5, 3.0), strict=True):
+        p = 1 / (1 + np.exp(-(signal * (2 * y - 1) + rng.normal(size=200))))
+        found[name] = tl.evaluate(np.stack([1 - p, p], 1), y, groups=groups)
+    return found
+
+
+def test_the_agreement_is_the_share_of_pairs_in_the_right_order(four_sources):
+    scores = {"a": 1, "b": 2, "c": 4, "d": 3}  # one of six pairs is the wrong way round
+    found = tl.ranking.agreement(scores, four_sources)
+    assert found.tau == pytest.approx((5 - 1) / 6) and found.sources == 4
+    assert tl.ranking.agreement({k: -v for k, v in scores.items()}, four_sources).tau == pytest.approx(-4 / 6)
+    assert tl.ranking.agreement(dict(zip("abcd", range(4), strict=True)), four_sources).tau == 1
+
+
+def test_of_the_log_loss_the_lowest_is_best(four_sources):
+    best_first = {name: -e.log_loss for name, e in four_sources.items()}
+    assert tl.ranking.agreement(best_first, four_sources, metric="log_loss").tau == 1
+
+
+def test_the_interval_of_the_agreement_is_that_of_drawing_groups_by_hand(four_sources):
+    scores = {"a": 2, "b": 1, "c": 4, "d": 3}
+    rng, taus = np.random.default_rng(1), []
+    for _ in range(400):
+        rows = np.concatenate([np.flatnonzero(four_sources["a"].groups == g) for g in rng.integers(0, 10, 10)])
+        aucs = [roc_auc_score(e.labels[rows], e.probabilities[rows, 1]) for e in four_sources.values()]
+        taus.append(kendalltau(list(scores.values()), aucs).statistic)
+    found = tl.ranking.agreement(scores, four_sources)
+    assert np.allclose(found.interval, np.quantile(taus, [0.025, 0.975]), atol=0.35)
+    assert found.interval[0] <= found.tau <= found.interval[1]
+
+
+def test_with_four_sources_even_a_perfect_order_is_not_beyond_chance(four_sources):
+    assert tl.ranking.agreement(dict(zip("abcd", range(4), strict=True)), four_sources).chance == pytest.approx(2 / 24)
+
+
+def test_sources_that_cannot_be_compared_are_named(four_sources):
+    with pytest.raises(ValueError, match="same 3 sources or more, got 2 and 4"):
+        tl.ranking.agreement({"a": 1, "b": 2}, four_sources)
+    e = four_sources["a"]
+    with pytest.raises(ValueError, match="'b' was evaluated on other examples"):
+        other = tl.evaluate(e.probabilities, e.labels[::-1], groups=e.groups)
+        tl.ranking.agreement(dict.fromkeys("abcd", 1), four_sources | {"b": other})

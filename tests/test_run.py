@@ -53,16 +53,16 @@ def test_ctrl_c_is_noticed_where_an_epoch_is_one_step(monkeypatch):
 
 
 def test_ctrl_c_before_the_first_step_ends_at_once(tmp_path, monkeypatch):
-    prepared, prepare = [], Backbone.prepare
+    prepared, collate = [], Backbone.collate
 
     def press(self, inputs):
         if not prepared:
             signal.raise_signal(signal.SIGINT)
         prepared.append(len(inputs))
-        return prepare(self, inputs)
+        return collate(self, inputs)
 
     before = signal.getsignal(signal.SIGINT)
-    monkeypatch.setattr(Backbone, "prepare", press)
+    monkeypatch.setattr(Backbone, "collate", press)
     monkeypatch.setattr(batches, "eval_batch_size", lambda device: 8)
     with pytest.raises(KeyboardInterrupt):
         tl.finetune(tiny(), DATA, SPLIT, **(FAST | {"recipe": "head"}), augment=None, checkpoint=tmp_path)
@@ -180,7 +180,7 @@ def test_seeds_of_different_steps_and_ranks_differ():
 @pytest.mark.parametrize(
     "of_true_class, epoch",
     [
-        ([0.5, 0.5001], 0),  # the mean gain is there, but a few examples make it
+        ([0.5, 0.5001], 0),  # the mean gain is there, but one group makes it
         ([0.5, 0.6], 1),
         ([0.5, 0.4, 0.7, 0.65], 2),
     ],
@@ -191,12 +191,22 @@ def test_a_probe_is_given_up_only_for_what_is_better_by_more_than_a_standard_err
     def seen(network, batches, K):
         q = np.full(len(labels), next(p))
         if q[0] == 0.5001:
-            q[0], q[1] = 0.9, 0.4
+            q[-1], q[-2] = 0.9, 0.4
         return np.where(np.arange(K) == labels[:, None], q[:, None], 1 - q[:, None])
 
     monkeypatch.setattr(run, "probabilities", seen)
     found = tl.finetune(tiny(), DATA, SPLIT, recipe="lp_ft", epochs=len(of_true_class) - 1, batch_size=8)
     assert found.epoch == epoch
+
+
+def test_how_sure_a_gain_is_counts_the_groups_and_not_their_examples():
+    gain = np.random.default_rng(0).normal(size=6)
+    truth = pytest.approx((gain.mean(), gain.std(ddof=1) / math.sqrt(6)))
+    assert run.mean_and_error(gain, np.ones(6), None) == truth
+    assert run.mean_and_error(gain, np.ones(6), np.zeros(6)) == truth  # a single group: its examples are all there is
+    fifty = np.repeat(gain, 50)
+    assert run.mean_and_error(fifty, np.full(300, 3.0), np.repeat(np.arange(6), 50)) == truth
+    assert run.mean_and_error(fifty, np.ones(300), None)[1] < truth.expected[1] / 6
 
 
 def test_a_head_that_nothing_has_trained_is_never_kept(monkeypatch):

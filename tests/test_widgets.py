@@ -1,3 +1,5 @@
+import html
+
 import numpy as np
 import pytest
 import torch
@@ -40,9 +42,12 @@ def test_the_static_twin_shows_a_figure_that_says_what_is_in_it(small, monkeypat
     monkeypatch.setattr(display, "display", shown.append)
     widgets.stage_explorer_static(*small, cells=[3, 200], stages=STAGES)
     (image,) = shown
-    data, metadata = image._repr_mimebundle_()
-    alt = metadata["image/png"]["alt"]
-    assert data["image/png"] and all(f"cell {i} (" in alt for i in (3, 200)) and all(s in alt for s in STAGES)
+    alt = image.alt
+    assert (
+        html.escape(alt) in image._repr_html_()
+        and all(f"cell {i} (" in alt for i in (3, 200))
+        and all(s in alt for s in STAGES)
+    )
     assert alt.count("with probability") == 4
 
 

@@ -9,6 +9,7 @@ from importlib import import_module
 __version__ = "0.2.0"
 
 _HOME = {  # public name -> the module that defines it
+    "Encoder": "encoder",
     "load_backbone": "backbones",
     "list_backbones": "backbones",
     "extract": "feature_extraction",
@@ -42,7 +43,8 @@ _HOME = {  # public name -> the module that defines it
     "doctor": "course.doctor",
 }
 _MODULES = {
-    **{name: name for name in ("cache", "data", "device", "fine_tuning", "lora", "plots", "ranking")},
+    **{name: name for name in ("adaptation", "cache", "data", "device", "fine_tuning", "lora", "plots", "ranking")},
+    **{name: name for name in ("speech", "text")},
     "recipes": "training.recipes",
     "exercises": "course.exercises",
     "widgets": "course.widgets",

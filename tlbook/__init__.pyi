@@ -1,5 +1,6 @@
 """What editors and type checkers see of the package, whose names are loaded when they are first used."""
 
+from tlbook import adaptation as adaptation
 from tlbook import cache as cache
 from tlbook import data as data
 from tlbook import device as device
@@ -7,6 +8,8 @@ from tlbook import fine_tuning as fine_tuning
 from tlbook import lora as lora
 from tlbook import plots as plots
 from tlbook import ranking as ranking
+from tlbook import speech as speech
+from tlbook import text as text
 from tlbook.backbones import list_backbones as list_backbones
 from tlbook.backbones import load_backbone as load_backbone
 from tlbook.course import exercises as exercises
@@ -20,6 +23,7 @@ from tlbook.course.exercises import hint as hint
 from tlbook.course.exercises import solution as solution
 from tlbook.course.score_card import record as record
 from tlbook.course.score_card import scorecard as scorecard
+from tlbook.encoder import Encoder as Encoder
 from tlbook.evaluation import compare as compare
 from tlbook.evaluation import evaluate as evaluate
 from tlbook.feature_extraction import extract as extract

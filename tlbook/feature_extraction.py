@@ -14,25 +14,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch.nn import functional as F
-from tqdm import tqdm
 
-from tlbook import __version__, processes
+from tlbook import __version__, processes, progress
 from tlbook import cache as disk
 from tlbook.arguments import names, whole_number
 from tlbook.backbones import backbone_of
 from tlbook.device import memory_kept
 from tlbook.forward import AHEAD, Forward, Stages, choose_engine
 from tlbook.loading import eval_batch_size, load
-
-VIEWS = {  # what xᵢ may be of X: a function of the prepared batch (B, 3, H, W), and of a number where a ":" asks for it
-    "identity": lambda x: x,
-    "hflip": lambda x: x.flip(-1),
-    "vflip": lambda x: x.flip(-2),
-    "rot90": lambda x: x.rot90(1, (-2, -1)),
-    "scale:": lambda x, s: F.interpolate(x, scale_factor=s, mode="bilinear", antialias=True),
-    "crop:": lambda x, s: _middle(x, s),
-}
 
 
 @dataclass(frozen=True)
@@ -137,13 +126,15 @@ def extract(
     process returns the same features as one process alone would.
 
     Args:
-        backbone: a Backbone, or several; each prepares its own inputs, and runs where its parameters are.
+        backbone: an Encoder (of images, text or sound), or several; each prepares its own inputs, and runs where its
+            parameters are.
         data: a `tlbook.data.Dataset` of N examples.
         stages: names out of ``backbone.stages``; every backbone must have them.
-        views: what each extractor is shown: "identity", "hflip", "vflip", "rot90", "scale:0.5", "crop:0.5", …
+        views: what each extractor is shown, out of ``backbone.views``: "identity", and of images "hflip", "vflip",
+            "rot90", "scale:0.5", "crop:0.5", …
         combine: "concat" puts the blocks side by side; "sum" adds them, which needs equal widths.
         precision: of the forward pass: "auto", "float32" or "bfloat16"; the result is float32.
-        batch_size: images at a time; 32 on a CPU and 256 on a GPU unless given.
+        batch_size: examples at a time; 32 on a CPU and 256 on a GPU unless given.
         cache: keep the result on disk, under a key of the weights, the inputs, the engine and every argument that
             changes it. With a hook on a backbone nothing is kept, for it may do anything.
 
@@ -184,7 +175,8 @@ class _Job:
     """F(X; θ) = [fᵢ(xᵢ; θᵢ) for each backbone and view], each fᵢ with the stages asked for, batch by batch."""
 
     def __init__(self, backbones, data, stages, views, precision):
-        self.backbones, self.data, self.views = backbones, data, {view: _view(view) for view in views}
+        self.backbones, self.data = backbones, data
+        self.views = [[b.view(view) for view in views] for b in backbones]  # of each backbone
         with closing(load(data, [range(1)], backbones)) as loaded:
             examples = next(loaded)
         networks = [Stages(b, stages) for b in backbones]
@@ -209,10 +201,11 @@ class _Job:
         with (
             memory_kept(where),
             closing(load(self.data, batches, self.backbones)) as loaded,
-            tqdm(total=sum(map(len, batches)), desc=self.words, unit=" images", leave=False) as bar,
+            progress.bar(sum(map(len, batches)), self.words, " examples") as bar,
         ):
             for rows, x in zip(batches, loaded, strict=True):
-                outputs = [f.submit(view(xᵢ)) for f, xᵢ in zip(self.f, x, strict=True) for view in self.views.values()]
+                shown = zip(self.f, x, self.views, strict=True)
+                outputs = [f.submit(view(xᵢ)) for f, xᵢ, views in shown for view in views]
                 pending.append((rows, outputs))
                 if len(pending) > AHEAD:
                     write_first()
@@ -272,7 +265,7 @@ def _block_widths(backbones, stages, views):
         if unknown:
             raise ValueError(f"{b.name} has no stage {unknown[0]!r}; its stages are {list(b.stages)}")
         for view in views:
-            _view(view)
+            b.view(view)
             for stage in stages:
                 name = "/".join([b.name] * (len(backbones) > 1) + [stage] + [view] * (len(views) > 1))
                 if name in widths:
@@ -286,19 +279,3 @@ def _block_widths(backbones, stages, views):
 def _slices(widths):
     ends = np.cumsum(list(widths.values())).tolist()
     return {name: slice(end - width, end) for (name, width), end in zip(widths.items(), ends, strict=True)}
-
-
-def _view(name):
-    kind, colon, number = name.partition(":")
-    try:
-        function = VIEWS[kind + colon]
-        return (lambda x, s=float(number): function(x, s)) if colon else function
-    except (KeyError, ValueError):
-        raise ValueError(f"unknown view {name!r}: views are {', '.join(VIEWS)} (with a number after a colon)") from None
-
-
-def _middle(x, share):
-    """The middle square of ``share`` of the height and width."""
-    height, width = (round(side * share) for side in x.shape[-2:])
-    top, left = (x.shape[-2] - height) // 2, (x.shape[-1] - width) // 2
-    return x[..., top : top + height, left : left + width]

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from tlbook import progress
 from tlbook.arguments import positive_number
 from tlbook.device import memory_kept
 from tlbook.evaluation import evaluate
@@ -38,6 +39,8 @@ from tlbook.training.trainable import audit, freeze, parameter_groups, unfreeze
 __all__ = ["Objective", "audit", "distill", "finetune", "freeze", "parameter_groups", "unfreeze"]
 
 WARM_UP, LEAST_WARM_UP = 0.1, 10  # of all steps; and at least so many of them
+
+interrupted = None  # the FineTuned of the training that was last stopped by hand in a notebook
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,9 +194,9 @@ def finetune(
 
     D is ``split.train``. After each epoch, and before the first, the loss on ``split.val`` is measured, and the weights
     with the lowest are returned (without ``val``, the last ones). A start at the probe is only given up for weights
-    that are better by more than a standard error; a head at random is never returned (but for Ctrl-C in the first
-    epoch). ``split.test`` is not looked at. While the first stages are frozen, what they make of each example and view
-    is computed once and kept. No argument is changed.
+    that are better by more than a standard error (over groups, where there are groups); a head at random is never
+    returned (but for Ctrl-C in the first epoch). ``split.test`` is not looked at. While the first stages are frozen,
+    what they make of each example and view is computed once and kept. No argument is changed.
 
     All that is random (order, views, dropout) is a function of the seed, the epoch and the step, so that a resumed run
     is the run that was never interrupted, and processes under ``torchrun``, which share each batch, agree on it.
@@ -221,8 +224,9 @@ def finetune(
 
     Returns:
         FineTuned. Ctrl-C ends the training after the step and returns the best weights so far; where there are none
-        yet, and a second time, it is Python's KeyboardInterrupt. A loss that diverges ends it as well, with a warning
-        that says where and what to try.
+        yet, and a second time, it is Python's KeyboardInterrupt. In a notebook it always is, so that the code cells
+        that wait do not go on with half a training; `interrupted` then holds what would have been returned. A loss that
+        diverges ends it as well, with a warning that says where and what to try.
 
     Raises:
         ValueError: arguments that make no sense, a class without training examples, a checkpoint of another run.
@@ -253,7 +257,12 @@ def finetune(
                 run.stopped = "Ctrl-C"
     run.say_why_it_stopped()
     history, epoch = Table(run.progress.history), run.progress.epoch
-    return FineTuned(run.best_model(), history, epoch, tuple(data.class_names), run.start, run.stopped)
+    found = FineTuned(run.best_model(), history, epoch, tuple(data.class_names), run.start, run.stopped)
+    if run.stopped == "Ctrl-C" and progress.in_notebook():
+        global interrupted
+        interrupted = found
+        raise KeyboardInterrupt
+    return found
 
 
 def _minimise(run):

@@ -28,7 +28,8 @@ def fingerprint(model):
 
     Train or eval mode, and what `tlbook.freeze` does, are no part of it.
     """
-    versions = [importlib.metadata.version(name) for name in ("timm", "torchvision", "pillow")]
+    libraries = getattr(model, "libraries", ("timm", "torchvision", "pillow"))
+    versions = [importlib.metadata.version(name) for name in libraries]
     digest = hashlib.sha256(repr(versions).encode())
     for name, module in model.named_modules(remove_duplicate=False):
         settings = sorted(_settings(module).items())

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tlbook import progress
+
 # The format of each suffix. Pillow decodes all of them itself: no other program is started for it.
 FORMATS = {
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "JPEG"),
@@ -190,21 +192,21 @@ def difference_hash(path):
 
 
 class Files:
-    """Image files by their paths, decoded when they are asked for."""
+    """Files by their paths, images unless another ``read`` is given, decoded when they are asked for."""
 
     reads_in_parallel = True  # each thread opens a file of its own
 
-    def __init__(self, paths):
-        self.paths = list(paths)
+    def __init__(self, paths, read=read):
+        self.paths, self.read = list(paths), read
 
     def __len__(self):
         return len(self.paths)
 
     def __getitem__(self, i):
-        return read(self.paths[i])
+        return self.read(self.paths[i])
 
     def subset(self, index):
-        return Files(self.paths[i] for i in index)
+        return Files([self.paths[i] for i in index], self.read)
 
     def fingerprint(self):
         """SHA-256 over the contents of the files, which are not decoded for it."""
@@ -213,34 +215,38 @@ class Files:
             return hashlib.sha256(b"".join(digests)).hexdigest()
 
 
-def inputs_of(given):
-    """A path, a folder's path, one image, or several of these but folders: a sequence of inputs.
+def inputs_of(given, kind=None):
+    """A path, a folder's path, one input, or several of these but folders: a sequence of inputs.
 
-    What a folder's files are passed over for is told by `find`.
+    What a folder's files are passed over for is told by `find`. ``kind`` is of images unless given; a text is a string,
+    so that paths of texts are ``Path`` objects.
 
     Raises:
         FileNotFoundError: no such path. ValueError: a folder without images, nothing at all. TypeError: none of these.
     """
-    if isinstance(given, (str, os.PathLike)):
+    from tlbook.kinds import KINDS
+
+    kind = kind or KINDS["images"]
+    if kind.is_path(given):
         path = Path(given)
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist")
-        found, others = find(path) if path.is_dir() else ([path], {})
+        found, others = find(path, kind.why_not) if path.is_dir() else ([path], {})
         if not found:
             beside = "".join(f"\n  {other} {why}" for other, why in list(others.items())[:5])
-            raise ValueError(f"{path} has no images in it ({', '.join(sorted(FORMATS))}){beside}")
-        return Files(found)
-    if hasattr(given, "convert") or getattr(given, "ndim", None) == 3:
+            raise ValueError(f"{path} has no {kind.name} in it ({kind.formats}){beside}")
+        return Files(found, kind.read)
+    if kind.is_one(given):
         return [given]
     if isinstance(given, (bytes, dict)) or not hasattr(given, "__iter__"):
-        raise TypeError(f"inputs must be a path, an image or a list of them, got {type(given).__name__}")
+        raise TypeError(f"inputs must be a path, {kind.a} or a list of them, got {type(given).__name__}")
     inputs = list(given)
     if not inputs:
-        raise ValueError("inputs is empty: give at least one image")
-    is_path = [isinstance(x, (str, os.PathLike)) for x in inputs]
+        raise ValueError(f"inputs is empty: give at least one {kind.one}")
+    is_path = [kind.is_path(x) for x in inputs]
     if all(is_path):
-        return Files(inputs)
-    return [read(x) if path else x for x, path in zip(inputs, is_path, strict=True)]
+        return Files(inputs, kind.read)
+    return [kind.read(x) if path else x for x, path in zip(inputs, is_path, strict=True)]
 
 
 def is_clutter(name):
@@ -249,8 +255,10 @@ def is_clutter(name):
     return name.startswith(".") or name in _CLUTTER or name.endswith(":zone.identifier")
 
 
-def find(folder):
+def find(folder, reason=None):
     """List the image files under ``folder``, and what else lies there, without hidden files and clutter.
+
+    ``reason`` takes the place of `why_not` for other kinds of files: see `tlbook.kinds`.
 
     Links are followed, but not one that leads back to a folder that holds it.
 
@@ -271,7 +279,7 @@ def find(folder):
         inner = [Path(here, name) for name in folders if not is_clutter(name)]
         folders[:] = [path.name for path in inner if not (path.is_symlink() and leads_back(path))]
         for path in (Path(here, name) for name in files if not is_clutter(name)):
-            why = _why_not(path)
+            why = (reason or why_not)(path)
             if why:
                 others[path] = why
             else:
@@ -279,7 +287,7 @@ def find(folder):
     return sorted(found), dict(sorted(others.items()))
 
 
-def _why_not(path):
+def why_not(path):
     """Why the file at ``path`` is not taken for an image, or None."""
     suffix = path.suffix.lower()
     if not path.is_file():
@@ -289,28 +297,29 @@ def _why_not(path):
     return _NOT_READ.get(suffix, "is not an image")
 
 
-def check(paths):
+def check(paths, bits=None, what="images"):
     """Decode every file once: ({path: difference hash} of the good ones, [what is wrong with each of the others]).
+
+    ``bits`` takes the place of `difference_hash` for other kinds of files.
 
     Warns once of files with several pages or frames, of which the first is taken.
     """
-    from tqdm import tqdm
 
     def check_one(path):
         try:
-            return path, difference_hash(path), None, _has_several(path)
+            return path, (bits or difference_hash)(path), None, bits is None and _has_several(path)
         except (ValueError, FileNotFoundError) as error:
             return path, None, str(error), False
 
     good, problems, several = {}, [], []
     with (
         ThreadPoolExecutor(os.cpu_count()) as readers,
-        tqdm(total=len(paths), desc="checking images", unit=" images", leave=False, delay=1) as bar,
+        progress.bar(len(paths), f"checking {what}", f" {what}") as bar,
     ):
         try:
-            for path, bits, problem, has_several in readers.map(check_one, paths):
+            for path, found, problem, has_several in readers.map(check_one, paths):
                 if problem is None:
-                    good[path] = bits
+                    good[path] = found
                 else:
                     problems.append(problem)
                 several += [path] if has_several else []

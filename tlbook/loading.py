@@ -35,7 +35,7 @@ def read_ahead(tasks, workers):
 
 
 def load(data, batches, backbones):
-    """Yield the prepared inputs of each batch: a list with one (B, 3, H, W) tensor for each backbone, on its device.
+    """Yield the prepared inputs of each batch: a list with one tensor (B, …) for each backbone, on its device.
 
     An input is read once for all backbones, in several threads only where the data set allows it
     (`Dataset.reads_in_parallel`), and memory holds the inputs of three batches.
@@ -61,7 +61,7 @@ def load(data, batches, backbones):
                     raise ValueError(
                         f"example {i} has shape {tuple(x.shape)}, example {first} {tuple(shape)}: resize them"
                     )
-            yield [b.prepare(inputs) for b, inputs in zip(backbones, zip(*read, strict=True), strict=True)]
+            yield [b.collate(tensors) for b, tensors in zip(backbones, zip(*read, strict=True), strict=True)]
     finally:
         reading.close()
 

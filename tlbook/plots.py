@@ -1,28 +1,17 @@
 """Figures of the course; every one is shown with a text that says what is in it."""
 
-import io
-
-import matplotlib.pyplot as plt
 import numpy as np
 
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#777777"  # told apart without red and green
-
-# Fonts with letters that matplotlib's own lacks, of Linux, Windows and macOS; what is not installed is passed over.
-_MORE_FONTS = (
-    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Micro Hei", "Droid Sans Fallback"),
-    *("Microsoft YaHei", "SimHei", "PingFang SC", "Hiragino Sans GB", "Arial Unicode MS"),
-    *("Noto Sans", "Noto Emoji", "Segoe UI Emoji", "Segoe UI Symbol"),
-)
-
-
-def show(figure, alt):
-    """Display ``figure`` in the notebook as a PNG with the alternative text ``alt``, and close it."""
-    from IPython.display import Image, display
-
-    png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=100, bbox_inches="tight")
-    plt.close(figure)
-    display(Image(png.getvalue(), alt=alt))
+from tlbook.diagrams import anatomy as anatomy
+from tlbook.diagrams import anatomy_figure as anatomy_figure
+from tlbook.diagrams import holdout as holdout
+from tlbook.diagrams import holdout_figure as holdout_figure
+from tlbook.diagrams import scores as scores
+from tlbook.diagrams import scores_figure as scores_figure
+from tlbook.diagrams import sum_and_concat as sum_and_concat
+from tlbook.diagrams import sum_and_concat_figure as sum_and_concat_figure
+from tlbook.figures import BLUE, GREY, ORANGE, class_labels, pixels, plt, show
+from tlbook.figures import picture as picture
 
 
 def image_grid(data, index, titles=None, columns=6):
@@ -39,12 +28,91 @@ def image_grid(data, index, titles=None, columns=6):
         axis.axis("off")
     for k, (axis, i) in enumerate(zip(axes.flat, index, strict=False)):
         image, label = data[i]
-        image = np.asarray(image.permute(1, 2, 0) if hasattr(image, "permute") else image).squeeze()
-        axis.imshow(image, cmap="gray", vmin=0, vmax=255)
+        axis.imshow(pixels(image), cmap="gray", vmin=0, vmax=255)
         name = titles[k] if titles is not None else data.class_names[label]
-        axis.set_title(name, fontsize=9, parse_math=False)  # a "$" is a dollar
+        axis.set_title(name, fontsize=10, parse_math=False)  # a "$" is a dollar
     names = ", ".join(titles if titles is not None else [data.class_names[label] for label in data.labels[index]])
     show(figure, f"{len(index)} images of {data.name}: {names}".replace("\n", " "))
+
+
+def tokens(encoder, text, stage="blocks.5", dimensions=24):
+    """Draw how a text becomes one vector: its tokens, the first numbers of each one's vector, and their mean.
+
+    Args:
+        encoder: `tlbook.text.TextEncoder`. text: a short one. stage: where the vectors are read.
+        dimensions: how many of a vector's numbers are drawn.
+    """
+    import torch
+
+    with torch.inference_mode():
+        z = encoder.prefix(stage)(encoder.prepare([text]))[0].float().cpu().numpy()
+    names = ["[CLS]", *encoder.tokens(text), "[SEP]"][: encoder.max_tokens]
+    z = z[: len(names)]
+    most = np.abs(z[:, :dimensions]).max()
+    figure, (of_each, of_all) = plt.subplots(
+        1, 2, figsize=(9, 0.34 * len(names) + 1), width_ratios=(4, 1), layout="constrained"
+    )
+    of_each.imshow(z[:, :dimensions], cmap="PuOr", vmin=-most, vmax=most, aspect="auto")
+    of_each.set_yticks(range(len(names)), names, fontsize=12)
+    of_each.set_xticks([])
+    of_each.set_title(f"after {stage}: {len(names)} tokens × {z.shape[1]} numbers, of which {dimensions}", fontsize=12)
+    of_all.imshow(z[:, :dimensions].mean(0)[:, None], cmap="PuOr", vmin=-most, vmax=most, aspect="auto")
+    of_all.set_xticks([])
+    of_all.set_yticks([])
+    of_all.set_title("their mean:\none vector", fontsize=12)
+    show(
+        figure,
+        f"The {len(names)} tokens of a text ({', '.join(names)}), a row each, with the first {dimensions} of "
+        f"{z.shape[1]} numbers of its vector as colours, and beside them the mean of the rows: the text's features.",
+    )
+
+
+def spectrograms(sounds, titles, columns=3, **options):
+    """Show the log-mel spectrograms of recordings: time to the right, pitch upwards, loud places bright.
+
+    Args:
+        sounds: `tlbook.speech.Sound` each. titles: a string each. options: of `tlbook.speech.log_mel`.
+    """
+    from tlbook.speech import log_mel
+
+    rows = -(-len(sounds) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(3 * columns, 2.1 * rows), squeeze=False, sharex=True, sharey=True, layout="constrained"
+    )
+    for axis, sound, title in zip(axes.flat, sounds, titles, strict=False):
+        axis.imshow(log_mel(sound, **options), origin="lower", cmap="magma", aspect="auto", extent=(0, 1, 0, 64))
+        axis.set_title(title, fontsize=12)
+        axis.set_yticks([])
+    for axis in axes[-1]:
+        axis.set_xlabel("seconds", fontsize=11)
+    axes[0, 0].set_ylabel("pitch", fontsize=11)
+    show(figure, f"Spectrograms of {len(sounds)} recordings, of one second each: {', '.join(titles)}.")
+
+
+def few_labels(curves, score="accuracy"):
+    """Show a score against the number of labelled examples, on a logarithmic axis: the mean and the range of draws.
+
+    Args:
+        curves: {legend: {number of labels: [score of each draw]}}. score: its name.
+    """
+    figure, axis = plt.subplots(figsize=(7, 3.8), layout="constrained")
+    told = []
+    for (legend, by_n), (colour, style) in zip(
+        curves.items(), [(BLUE, "o-"), (ORANGE, "s--"), (GREY, "^:")], strict=False
+    ):
+        n, draws = list(by_n), [np.asarray(values) for values in by_n.values()]
+        mean, low, high = ([f(values) for values in draws] for f in (np.mean, np.min, np.max))
+        axis.plot(n, mean, style, color=colour, label=legend)
+        axis.fill_between(n, low, high, color=colour, alpha=0.15)
+        told.append(f"{legend}: " + ", ".join(f"{m:.3f} with {k}" for k, m in zip(n, mean, strict=True)))
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(n, [str(k) for k in n])
+    axis.tick_params(labelsize=11)
+    axis.set_xlabel("labelled examples", fontsize=12)
+    axis.set_ylabel(f"{score} (mean and range of draws)", fontsize=12)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=11)
+    show(figure, f"{score.capitalize()} by number of labelled examples, the mean of several draws. {'; '.join(told)}.")
 
 
 def probe_path(probe):
@@ -79,7 +147,7 @@ def stage_curve(curves, metric="auc", baselines=()):
     for legend, value in dict(baselines).items():
         axis.axhline(value, color=GREY, linestyle=":", label=legend)
     axis.set(ylabel=metric.replace("_", " ").replace("auc", "AUC"), xlabel="features from")
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=10)
     said = "; ".join(
         f"{legend}: " + ", ".join(f"{stage} {getattr(e, metric):.3f}" for stage, e in found.items())
         for legend, found in curves.items()
@@ -121,7 +189,7 @@ def learning_curve_figure(curves, metric="auc", baselines=(), at=None):
     axis.set_xticks(sizes, [str(n) for n in sizes])
     name = metric.replace("_", " ").replace("auc", "AUC")
     axis.set(xlabel="labelled panels", ylabel=name)
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=10)
     said = "; ".join(
         f"{legend}: " + ", ".join(f"{n} panels {getattr(found[n], metric):.3f}" for n in sorted(found))
         for legend, found in curves.items()
@@ -171,7 +239,7 @@ def embedding(features, method="pca", index=None, class_names=None, seed=0):
                 label = str(k) if class_names is None else class_names[k] if k < len(class_names) else None
                 if (values == k).any():
                     axis.scatter(*plane[values == k].T, s=6, color=color, marker=mark, label=label, alpha=0.6)
-            axis.legend(fontsize=8)
+            axis.legend(fontsize=10)
         else:
             axis.scatter(*plane.T, s=6, c=values, cmap="turbo", alpha=0.6)
         kept = [_neighbours_alike(Z, values) for Z in (plane, X)]
@@ -179,7 +247,7 @@ def embedding(features, method="pca", index=None, class_names=None, seed=0):
             f"of a point's ten nearest neighbours {kept[0]:.0%} share its {what} (in feature space {kept[1]:.0%})"
         )
         axis.set(xticks=[], yticks=[], title=f"by {what}")
-        axis.set_xlabel(f"10 neighbours alike: {kept[0]:.0%} here, {kept[1]:.0%} in feature space", fontsize=8)
+        axis.set_xlabel(f"10 neighbours alike: {kept[0]:.0%} here, {kept[1]:.0%} in feature space", fontsize=10)
     share = pca.explained_variance_ratio_[:2].sum()
     name = f"Two principal axes, {share:.0%} of the variance" if method == "pca" else "t-SNE"
     figure.suptitle(name, fontsize=10)
@@ -204,7 +272,7 @@ def history(found):
     axis.plot(epoch, val, "o-", color=BLUE, label="validation part, after the epoch")
     axis.axvline(found.epoch, color=GREY, linestyle=":", label="kept")
     axis.set(xlabel="epoch (0 is the start)", ylabel="loss")
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=10)
     show(
         figure,
         f"Loss by epoch: training {train[-1]:.3f} in the last; validation {val[0]:.3f} at the start, "
@@ -260,7 +328,7 @@ def interpolation_figure(curves, metric="auc", at=None):
     if at is not None:
         axis.axvline(at, color="black", linewidth=0.8)
     axis.set(xlabel="α", ylabel=name)
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=10)
     marked = "" if at is None else f" Marked: α = {at:g}."
     return figure, f"{name} along the line from θ⁰ (α = 0) to θ* (α = 1). {'; '.join(told)}.{marked}"
 
@@ -268,30 +336,6 @@ def interpolation_figure(curves, metric="auc", at=None):
 def confusion_matrix(evaluation, class_names):
     """Show which class is taken for which; the arguments of its figure."""
     show(*confusion_matrix_figure(evaluation, class_names))
-
-
-def _class_labels(class_names):
-    """What a figure calls each class, and how such a text is drawn: with fonts that have its letters, "$" a dollar.
-
-    White space becomes one space, a long name is cut, and one with a letter that no font here has is "class k".
-
-    Returns:
-        ([K texts], {argument of matplotlib's texts: value})
-    """
-    from matplotlib import font_manager
-
-    names = [" ".join(str(name).split()) for name in class_names]
-    names = [name if len(name) <= 30 else f"{name[:29]}…" for name in names]
-    families = plt.rcParams["font.family"]
-    letters = set("".join(names))
-    if not all(" " <= letter <= "~" for letter in letters):
-        here = set(font_manager.fontManager.get_font_names())
-        families = [*families, *(family for family in _MORE_FONTS if family in here)]
-        files = [font_manager.findfont(font_manager.FontProperties(family=[family])) for family in families]
-        fonts = [font_manager.get_font(file) for file in files]
-        letters -= {chr(code) for font in fonts for code in font.get_charmap()}
-        names = [f"class {k}" if letters & set(name) else name for k, name in enumerate(names)]
-    return names, {"fontfamily": families, "parse_math": False}
 
 
 def confusion_matrix_figure(evaluation, class_names):
@@ -313,7 +357,7 @@ def confusion_matrix_figure(evaluation, class_names):
         for i, j in np.ndindex(K, K):
             axis.text(j, i, counts[i, j], ha="center", va="center", color="white" if share[i, j] > 0.6 else "black")
     if K <= 60:
-        labels, how = _class_labels(class_names)
+        labels, how = class_labels(class_names)
         axis.set_xticks(range(K), labels, rotation=45, ha="right", **how)
         axis.set_yticks(range(K), labels, **how)
     axis.set(xlabel="predicted", ylabel="true")
@@ -340,7 +384,7 @@ def worst_mistakes_figure(found, data, index, evaluation, n=12):
     from tlbook.explain import grad_cam, has_map
 
     p, y, names = evaluation.probabilities, evaluation.labels, found.class_names
-    labels, how = _class_labels(names)
+    labels, how = class_labels(names)
     wrong = np.flatnonzero(p.argmax(1) != y)
     wrong = wrong[np.argsort(p[wrong, y[wrong]])][:n]
     if not len(wrong):
@@ -358,11 +402,11 @@ def worst_mistakes_figure(found, data, index, evaluation, n=12):
         pixels = image.expand(3, -1, -1).permute(1, 2, 0).numpy()
         plain, overlaid = axes[k // 4, 2 * (k % 4)], axes[k // 4, 2 * (k % 4) + 1]
         plain.imshow(pixels)
-        plain.set_title(f"{labels[y[i]]} {p[i, y[i]]:.2f}", fontsize=8, **how)
+        plain.set_title(f"{labels[y[i]]} {p[i, y[i]]:.2f}", fontsize=10, **how)
         overlaid.imshow(pixels)
         if mapped:
             overlaid.imshow(grad_cam(found, [image], classes=[p[i].argmax()])[0], cmap="inferno", alpha=0.5)
-        overlaid.set_title(f"taken for {labels[p[i].argmax()]}", fontsize=8, **how)
+        overlaid.set_title(f"taken for {labels[p[i].argmax()]}", fontsize=10, **how)
     figure.tight_layout()
     told = ", ".join(f"{names[y[i]]} for {names[p[i].argmax()]}" for i in wrong)
     return figure, f"The {len(wrong)} worst mistakes of {len(y)} examples{', each with its Grad-CAM' * mapped}: {told}."

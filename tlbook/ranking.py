@@ -18,6 +18,7 @@ Ledoit, Wolf, A well-conditioned estimator for large-dimensional covariance matr
 """
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -287,3 +288,76 @@ def _plain(values):
 def _where():
     where = device.choose()
     return where if where.type == "cuda" else torch.device("cpu")  # MPS has no float64
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Kendall's τ between a score and what the sources then reach.
+
+    Attributes:
+        tau: (agreeing − disagreeing pairs of sources) / pairs, corrected for ties: 1 same order, −1 reversed.
+        interval: 95 % of τ over draws of the target's groups. The sources stay the same; so does the score.
+        chance: the probability that sources in random order agree or disagree as much (two-sided, exact for few).
+        sources: how many were ranked.
+    """
+
+    tau: float
+    interval: tuple
+    chance: float
+    sources: int
+
+    def __repr__(self):
+        low, high = self.interval
+        return (
+            f"τ = {self.tau:+.2f}  [{low:+.2f}, {high:+.2f}] over groups; "
+            f"by chance {self.chance:.3f} ({self.sources} sources)"
+        )
+
+
+def agreement(scores, evaluations, *, metric="auc", resamples=1000, seed=0):
+    """Compare a ranking of sources with what they reach, by Kendall's τ, with an interval over the target's groups.
+
+    In each bootstrap draw the same groups are taken for all sources and the metric is computed anew. The interval
+    does not say how the score would do on *other* sources: few candidates cannot tell, and ``chance`` says how few.
+
+    Args:
+        scores: {source: float}, higher is better, such as `logme` or a placebo. evaluations: {source: Evaluation} of
+            the same sources, on the same examples. metric: of `Evaluation`; of the log loss, the lowest is best.
+
+    Returns:
+        Agreement
+
+    Raises:
+        ValueError: other sources on the two sides, fewer than three of them, evaluations of other examples, a metric
+            that is none.
+
+    Lesson 07. Kendall, A new measure of rank correlation, Biometrika 30, 1938.
+    """
+    from scipy.stats import kendalltau
+
+    from tlbook import evaluation
+
+    if set(scores) != set(evaluations) or len(scores) < 3:
+        raise ValueError(
+            f"scores and evaluations must be of the same 3 sources or more, got {len(scores)} and {len(evaluations)}"
+        )
+    if metric not in evaluation.METRICS:
+        raise ValueError(f"metric must be one of {evaluation.METRICS}, got {metric!r}")
+    names = list(scores)
+    first = evaluations[names[0]]
+    for name in names:
+        e = evaluations[name]
+        if not (np.array_equal(e.labels, first.labels) and np.array_equal(e.groups, first.groups)):
+            raise ValueError(f"{name!r} was evaluated on other examples than {names[0]!r}: compare sources on the same")
+    sign = -1 if metric == "log_loss" else 1
+    score = [scores[name] for name in names]
+    reached = [sign * getattr(evaluations[name], metric) for name in names]
+    draws = np.stack(
+        [
+            sign * evaluation._draws(e.probabilities, e.labels, e.sample_weight, e.groups, resamples, seed)[metric]
+            for e in (evaluations[name] for name in names)
+        ]
+    )
+    taus = np.array([kendalltau(score, draw).statistic for draw in draws.T])
+    tau, chance = kendalltau(score, reached)
+    return Agreement(float(tau), evaluation._interval(taus), float(chance), len(names))

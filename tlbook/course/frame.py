@@ -31,6 +31,7 @@ ROOT = HERE.parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 PYPROJECT = ROOT / "pyproject.toml"
 CITED = re.compile(r'\]\(\S+ "([a-z]+\d{4}[a-z]?)"\)')  # [text](link "key")
+PNG = re.compile(r'<img [^>]*src="data:image/png;base64,([^"]+)"')
 NAVIGATION = re.compile(r"^.*\[Course map\]\(.*\n*", re.MULTILINE)
 
 
@@ -118,7 +119,10 @@ def figure():
     """The first PNG that lesson 10 is stored with."""
     (path,) = NOTEBOOKS.glob("10_*.ipynb")
     outputs = [o for cell in nbformat.read(path, as_version=4).cells for o in cell.get("outputs", ())]
-    return base64.b64decode(next(o.data["image/png"] for o in outputs if "image/png" in o.get("data", {})))
+    shown = [o.get("data", {}) for o in outputs]
+    pngs = [d.get("image/png") or PNG.search(d.get("text/html", "")) for d in shown]
+    png = next(filter(None, pngs))
+    return base64.b64decode(png if isinstance(png, str) else png[1])
 
 
 def move(repo):

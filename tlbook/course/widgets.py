@@ -1,15 +1,13 @@
 """What can be turned by hand, each with a static twin that a page without a kernel shows as well."""
 
-import base64
 import html
-import io
 from itertools import combinations
 
 import numpy as np
 import torch
 
 from tlbook.evaluation import compare
-from tlbook.plots import interpolation, interpolation_figure, learning_curve, learning_curve_figure, plt, show
+from tlbook.plots import interpolation, interpolation_figure, learning_curve, learning_curve_figure, picture, plt, show
 from tlbook.probes import linear_probe
 
 
@@ -40,7 +38,7 @@ def stage_explorer(backbone, data, features):
     picture = ipywidgets.HTML()
 
     def draw(_=None):
-        picture.value = _img(*stage_figure(backbone, data, features, [cell.value], [stage.value], says))
+        picture.value = _html(*stage_figure(backbone, data, features, [cell.value], [stage.value], says))
 
     for control in (cell, stage):
         control.observe(draw, names="value")
@@ -116,7 +114,7 @@ def data_size_slider(curves):
     picture, text = ipywidgets.HTML(), ipywidgets.HTML()
 
     def draw(_=None):
-        picture.value = _img(*learning_curve_figure(curves, at=size.value))
+        picture.value = _html(*learning_curve_figure(curves, at=size.value))
         text.value = "<pre>" + html.escape("\n".join(_at_size(curves, size.value))) + "</pre>"
 
     size.observe(draw, names="value")
@@ -167,7 +165,7 @@ def interpolation_slider(curves, metric="auc"):
     picture, text = ipywidgets.HTML(), ipywidgets.HTML()
 
     def draw(_=None):
-        picture.value = _img(*interpolation_figure(curves, metric, at=alpha.value))
+        picture.value = _html(*interpolation_figure(curves, metric, at=alpha.value))
         rows = [_against_ends(name, found, alpha.value, metric) for name, found in lines.items()]
         text.value = "<pre>" + html.escape("\n".join(rows)) + "</pre>"
 
@@ -221,10 +219,5 @@ def _probes(data, features):
     return says
 
 
-def _img(figure, alt):
-    """The figure as an HTML image with its alternative text; a widget keeps no other place for that."""
-    png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=100, bbox_inches="tight")
-    plt.close(figure)
-    data = base64.b64encode(png.getvalue()).decode()
-    return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{data}">'
+def _html(figure, alt):
+    return picture(figure, alt)._repr_html_()

@@ -6,9 +6,8 @@ from functools import partial
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
-from tlbook import cache
+from tlbook import cache, progress
 from tlbook.loading import eval_batch_size, load, read_ahead
 
 AUGMENTATIONS = {None: (0,), "flips": (0, 2, 4, 6), "dihedral": tuple(range(8))}  # the views that each draws from
@@ -66,8 +65,8 @@ class Batches:
         """
         size = eval_batch_size(self.model.device)
         jobs = [tuple(block.T) for block in np.split(pairs, range(size, len(pairs), size)) if len(block)]
-        stored, hidden = None, {"disable": True} if hidden else {}
-        with tqdm(total=len(pairs), desc="frozen part, once", unit=" images", leave=False, delay=1, **hidden) as bar:
+        stored = None
+        with progress.bar(len(pairs), "frozen part, once", " examples", hidden=hidden) as bar:
             for i, z in enumerate(self(jobs)):
                 if interrupts:
                     raise KeyboardInterrupt

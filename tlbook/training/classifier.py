@@ -18,12 +18,12 @@ from uuid import uuid4
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
-from tlbook import cache, images
+from tlbook import cache, images, progress
 from tlbook.data import Dataset
 from tlbook.device import memory_kept
 from tlbook.evaluation import METRICS, evaluate
+from tlbook.kinds import KINDS
 from tlbook.loading import eval_batch_size, load
 from tlbook.table import Table
 from tlbook.training import checkpoints
@@ -62,8 +62,9 @@ class FineTuned:
         """Return (N, K) float64 probabilities, computed in float32; rows sum to 1.
 
         Args:
-            inputs: a Dataset; N inputs; one input (N is 1); the path of an image; or of a folder, whose images are
-                taken in the order of their paths (`tlbook.images.find`). Images of any mode and size.
+            inputs: a Dataset; N inputs; one input (N is 1); the path of a file; or of a folder, whose files are
+                taken in the order of their paths (`tlbook.images.find`). Images of any mode and size. Strings are
+                texts where the model reads texts: there a path is a ``Path``.
 
         Raises:
             ValueError: an image that cannot be read, a folder without images, an empty list, a batch_size that is no
@@ -73,12 +74,15 @@ class FineTuned:
         if isinstance(inputs, Dataset):
             data = inputs
         else:
-            inputs = images.inputs_of(inputs)
+            inputs = self._inputs(inputs)
             data = Dataset(inputs, np.zeros(len(inputs), int), self.class_names)
         batches = [range(i, min(i + size, len(data))) for i in range(0, len(data), size)]
-        bar = {"total": len(batches), "desc": "predicting", "unit": " batches", "leave": False, "delay": 1}
         with memory_kept(self.model.device), closing(load(data, batches, [self.model])) as loaded:
-            return probabilities(self.model, (x for (x,) in tqdm(loaded, **bar)), len(self.class_names))
+            return probabilities(
+                self.model,
+                (x for (x,) in progress.track(loaded, len(batches), "predicting", " batches")),
+                len(self.class_names),
+            )
 
     def evaluate(self, data, index):
         """Score the examples at ``index``: a `tlbook.evaluation.Evaluation` with intervals by group."""
@@ -119,7 +123,7 @@ class FineTuned:
             about |= {"date": date.today().isoformat(), "versions": _versions(), "trained": trained}
 
             # What is known of it
-            about["licence"] = _attempt("the licence", _licence, self.model.name) or "not known"
+            about["licence"] = _attempt("the licence", _licence, self.model) or "not known"
             evaluation = None
             if data is not None:
                 about["data"] = _attempt("what is known of the images", _facts_of, data, split)
@@ -144,6 +148,8 @@ class FineTuned:
             ModuleNotFoundError: onnx, onnxscript and onnxruntime are not installed.
             RuntimeError: they differ by more than 1e-4; nothing is written then.
         """
+        if self.model.kind != "images":
+            raise ValueError(f"only classifiers of images are exported, and {self.model.name} takes {self.model.kind}")
         try:
             import onnxruntime
             import onnxscript  # noqa: F401 what torch exports with
@@ -167,10 +173,13 @@ class FineTuned:
                 )
         return difference
 
+    def _inputs(self, given):
+        """What `predict` was given, as a sequence of inputs."""
+        kind = KINDS.get(self.model.kind)
+        return list(given) if kind is None else images.inputs_of(given, kind)
+
     def _facts(self):
-        b = self.model
-        facts = {k: getattr(b, k) for k in ("name", "mean", "std", "input_size", "crop_pct", "interpolation")}
-        facts |= {"fixed_size": b._fixed_size, "architecture": b.model.pretrained_cfg["architecture"]}
+        facts = {"name": self.model.name, "kind": self.model.kind, **self.model.facts()}
         facts |= {"class_names": self.class_names, "history": self.history}
         return _as_json(facts | {"epoch": self.epoch, "stopped": self.stopped})
 
@@ -198,10 +207,9 @@ class FineTuned:
             return None
         evaluation = _attempt("the scores", self.evaluate, data, split.test)
         if evaluation is not None:
-            drawings = {
-                "confusion_matrix.png": (plots.confusion_matrix_figure, evaluation, self.class_names),
-                "worst_mistakes.png": (plots.worst_mistakes_figure, self, data, split.test, evaluation),
-            }
+            drawings = {"confusion_matrix.png": (plots.confusion_matrix_figure, evaluation, self.class_names)}
+            if self.model.kind == "images":
+                drawings["worst_mistakes.png"] = (plots.worst_mistakes_figure, self, data, split.test, evaluation)
             for name, drawing in drawings.items():
                 _attempt(name, _draw, folder / name, *drawing)
         return evaluation
@@ -280,17 +288,40 @@ def load_finetuned(folder):
 
 def _rebuilt(state, facts):
     from tlbook import device
-    from tlbook.backbones import Backbone, build
     from tlbook.parameter_transfer import transfer
 
-    facts = {"stopped": "", **facts}
+    facts = {"stopped": "", "kind": "images", **facts}
     _check_facts(facts)
     history = Table({k: math.nan if v is None else v for k, v in row.items()} for row in facts.pop("history"))
     epoch, stopped, classes = facts.pop("epoch"), facts.pop("stopped"), tuple(facts.pop("class_names"))
-    model = build(facts.pop("architecture"), len(classes))
-    transfer(state, model)
-    backbone = Backbone(model, **facts).to(device.choose(), memory_format=torch.channels_last)
-    return FineTuned(backbone, history, epoch, classes, stopped=stopped)
+    encoder = _MAKE[facts.pop("kind")](len(classes), **facts)
+    transfer(state, encoder.model)
+    encoder = encoder.to(device.choose(), memory_format=torch.channels_last)
+    return FineTuned(encoder, history, epoch, classes, stopped=stopped)
+
+
+def _make_of_images(classes, architecture, **facts):
+    from tlbook.backbones import Backbone, build
+
+    return Backbone(build(architecture, classes), **facts)
+
+
+def _make_of_sounds(classes, rate, seconds, name, input_size, **facts):
+    from tlbook.speech import SpectrogramBackbone
+
+    seen = _make_of_images(classes, name=name.removesuffix(" on spectrograms"), input_size=input_size, **facts)
+    return SpectrogramBackbone(seen, rate, seconds, input_size)
+
+
+def _make_of_texts(classes, size, **facts):
+    from tlbook.text import Bert, TextEncoder
+
+    encoder = TextEncoder(Bert(**size), **facts)
+    encoder.reset_head(classes)
+    return encoder
+
+
+_MAKE = {"images": _make_of_images, "sounds": _make_of_sounds, "texts": _make_of_texts}
 
 
 def _check_facts(facts):
@@ -308,17 +339,36 @@ def _check_facts(facts):
         return all(type(side) is int and 0 < side <= 4096 for side in sides)
 
     is_right = {
-        **dict.fromkeys(("name", "architecture", "stopped"), lambda value: isinstance(value, str)),
+        **dict.fromkeys(("name", "stopped"), lambda value: isinstance(value, str)),
+        "kind": lambda value: value in _MAKE,
+        "class_names": lambda value: isinstance(value, list) and not any(isinstance(x, list | dict) for x in value),
+        "history": lambda value: isinstance(value, list) and all(isinstance(row, dict) for row in value),
+        "epoch": lambda value: type(value) is int,
+    }
+    of_images = {
+        "architecture": lambda value: isinstance(value, str),
         "mean": lambda value: are_numbers(value, -math.inf),
         "std": lambda value: are_numbers(value, 0),
         "input_size": is_size,
         "crop_pct": lambda value: are_numbers([value], 0.01),
         "interpolation": lambda value: isinstance(value, str) and value.upper() in Image.Resampling.__members__,
         "fixed_size": lambda value: isinstance(value, bool),
-        "class_names": lambda value: isinstance(value, list) and not any(isinstance(x, list | dict) for x in value),
-        "history": lambda value: isinstance(value, list) and all(isinstance(row, dict) for row in value),
-        "epoch": lambda value: type(value) is int,
     }
+    of_sounds = of_images | {
+        "rate": lambda value: type(value) is int and 0 < value <= 1_000_000,
+        "seconds": lambda value: is_number(value) and 0 < value <= 3_600,
+    }
+    of_texts = {
+        "vocabulary": lambda value: isinstance(value, str),
+        "max_tokens": lambda value: type(value) is int and 2 < value <= 100_000,
+        "pooling": lambda value: isinstance(value, str),
+        "size": lambda value: (
+            isinstance(value, dict)
+            and sorted(value) == ["depth", "heads", "positions", "width", "words"]
+            and all(type(n) is int and 0 < n <= 1_000_000 for n in value.values())
+        ),
+    }
+    is_right |= {"images": of_images, "sounds": of_sounds, "texts": of_texts}.get(str(facts["kind"]), {})
     wrong = [key for key in facts if key not in is_right or not is_right[key](facts[key])]
     wrong += is_right.keys() - facts.keys()
     if wrong:
@@ -395,11 +445,12 @@ def _versions():
     return {name: str(getattr(module, "__version__", "not known")) for name, module in modules.items()}
 
 
-def _licence(name):
+def _licence(model):
     from tlbook.backbones import list_backbones
 
+    name, kind = model.name.removesuffix(" on spectrograms"), "texts" if model.kind == "texts" else "images"
     of = {row["name"]: row["licence"] for row in list_backbones()}.get(name, "not known to tlbook: see their source")
-    return f"The pretrained weights of {name}: {of}. The images it was trained on have licences of their own."
+    return f"The pretrained weights of {name}: {of}. The {kind} it was trained on have licences of their own."
 
 
 def _facts_of(data, split):
@@ -458,41 +509,55 @@ def _write_card(folder):
     if model["stopped"]:
         why = "by hand (Ctrl-C)" if model["stopped"] == "Ctrl-C" else f"because {model['stopped']}"
         lines += [f"**Training stopped early**, {why}. These are the weights of epoch {model['epoch']}, the best.", ""]
-    lines += _card_of_images(about.get("data"), model["class_names"])
+    lines += _card_of_inputs(about.get("data"), model["class_names"], _kind_of(model))
     lines += _card_of_scores(about.get("scores"))
     lines += [
         f"![{words}]({words.replace(' ', '_').lower()}.png)\n"
         for words in ("Confusion matrix", "Worst mistakes")
         if (folder / f"{words.replace(' ', '_').lower()}.png").exists()
     ]
-    size = model["input_size"]
-    height, width = size if isinstance(size, list) else (size, size)
-    lines += ["## Use", "", "```", "tlbook predict THIS_FOLDER images/ --csv out.csv", "```", ""]
+    lines += ["## Use", "", "```", f"tlbook predict THIS_FOLDER {_kind_of(model).name}/ --csv out.csv", "```", ""]
+    lines += [_what_it_sees(model), ""]
     lines += [
-        f"It sees {height} × {width} pixels of an image: resized until they are covered, and then the middle.",
+        about["licence"],
         "",
+        f"It knows only the classes above, and calls every {_kind_of(model).one} one of them.",
     ]
-    lines += [about["licence"], "", "It knows only the classes above, and calls every image one of them."]
     (folder / "README.md").write_bytes(_utf8("\n".join(lines) + "\n"))
 
 
-def _card_of_images(data, class_names):
-    """How many images of each class the parts have, and how they were parted."""
+def _kind_of(model):
+    return KINDS[model.get("kind", "images")]
+
+
+def _what_it_sees(model):
+    """What of an input reaches the network, in a sentence."""
+    if _kind_of(model).name == "texts":
+        return f"It reads the first {model['max_tokens']} tokens of a text; a token is a word or a piece of one."
+    if _kind_of(model).name == "sounds":
+        return f"It hears the first {model['seconds']:g} s of a recording, at {model['rate']:,} samples a second."
+    size = model["input_size"]
+    height, width = size if isinstance(size, list) else (size, size)
+    return f"It sees {height} × {width} pixels of an image: resized until they are covered, and then the middle."
+
+
+def _card_of_inputs(data, class_names, kind):
+    """How many inputs of each class the parts have, and how they were parted."""
     if not data:
         return []
-    lines = ["## Images", "", f"| part | {' | '.join(map(_markdown, class_names))} |"]
+    lines = [f"## {kind.name.capitalize()}", "", f"| part | {' | '.join(map(_markdown, class_names))} |"]
     lines += ["| --- |" + " ---: |" * len(class_names)]
     lines += [f"| {part} | " + " | ".join(map(str, counts)) + " |" for part, counts in data["images"].items()]
     how = {
         "whole": "Groups were kept whole.",
         "torn": "Groups stand on both sides of the test: if what is new in use is a group, the scores flatter.",
-        None: "The parts were drawn at random: if several images show one thing, the scores below flatter.",
+        None: f"The parts were drawn at random: if several {kind.name} show one thing, the scores below flatter.",
     }[data["groups"]]
     if data["given"]:
-        how = "The parts came with the images." + (f" {how}" if data["groups"] else "")
+        how = f"The parts came with the {kind.name}." + (f" {how}" if data["groups"] else "")
     absent = [_markdown(name) for name, n in zip(class_names, data["images"]["test"], strict=True) if not n]
     if absent and any(data["images"]["test"]):
-        how += f" No test image shows {', '.join(absent)}: the scores say nothing of it."
+        how += f" No test {kind.one} shows {', '.join(absent)}: the scores say nothing of it."
     return [*lines, "", how, ""]
 
 

@@ -12,9 +12,8 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
-from tlbook import processes
+from tlbook import processes, progress
 from tlbook.arguments import positive_number, whole_number
 from tlbook.data import Split
 from tlbook.device import inference_dtype
@@ -109,6 +108,16 @@ class SuffixOf(nn.Module):
         return self.model(z) if self.until is None else self.model.suffix(self.until)(z)
 
 
+def mean_and_error(x, weight, groups):
+    """(mean, standard error) of x (N,), weighted; whole groups vary where there are several, examples where not."""
+    w = weight / weight.sum()
+    mean = (w * x).sum()
+    unit = np.arange(len(x)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    unit = unit if unit.any() else np.arange(len(x))  # one group says nothing of how groups differ
+    n = unit.max() + 1
+    return mean, math.sqrt(n / max(n - 1, 1) * (np.bincount(unit, w * (x - mean)) ** 2).sum())
+
+
 class Run:
     """A run of `tlbook.finetune`, which explains the arguments.
 
@@ -124,6 +133,11 @@ class Run:
     def __init__(self, backbone, data, split, recipe, objective, settings, *, precision, checkpoint, resume):
         # What is given
         check_split(data, split)
+        if settings.augment not in backbone.augmentations:
+            raise ValueError(
+                f"augment must be one of {list(backbone.augmentations)} for the inputs of {backbone.name}, got "
+                f"{settings.augment!r}"
+            )
         self.backbone, self.data, self.split = backbone, data, split
         self.recipe, self.objective, self.settings, self.checkpoint = recipe, objective, settings, checkpoint
         self.device, self.dtype = backbone.device, training_dtype(backbone.device, precision)
@@ -170,8 +184,8 @@ class Run:
             self.progress = Progress.from_json(progress)
 
     def progress_bar(self):
-        hidden = {} if self.processes.is_first else {"disable": True}  # disable=False would overrule TQDM_DISABLE
-        return tqdm(total=self.steps, initial=self.progress.step, desc="fine-tuning", leave=False, **hidden)
+        hidden = not self.processes.is_first
+        return progress.bar(self.steps, "fine-tuning", " steps", initial=self.progress.step, hidden=hidden)
 
     def epochs_left(self):
         return range(self.progress.step // self.batches_an_epoch, self.settings.epochs)
@@ -335,16 +349,17 @@ class Run:
         """Keep the weights if their validation loss is the lowest so far.
 
         A head at random is never kept, and a start at the probe is only given up for weights whose loss is lower by
-        more than a standard error of the paired difference (the one-standard-error rule, Breiman et al., 1984).
+        more than a standard error of the paired difference (the one-standard-error rule, Breiman et al., 1984), over
+        groups where there are groups: their examples are alike, and many of one group are not many witnesses.
         """
         now = self.progress
         if epoch == 0:
             self.start_losses = losses
             loss = loss if self.recipe.from_probe else math.inf
         elif losses is not None and self.recipe.from_probe:
-            gain, w = self.start_losses - losses, self.val_weights() / self.val_weights().sum()
-            mean = (w * gain).sum()
-            if now.epoch == 0 and not mean > math.sqrt((w**2 * (gain - mean) ** 2).sum()):
+            groups = None if self.data.groups is None else self.data.groups[self.split.val]
+            gain, error = mean_and_error(self.start_losses - losses, self.val_weights(), groups)
+            if now.epoch == 0 and not gain > error:
                 return
         if self.best is None or not loss >= now.lowest:
             now.lowest, now.epoch, self.best = loss, epoch, state_of(self.model)
@@ -368,7 +383,8 @@ class Run:
     def say_why_it_stopped(self):
         kept = f"the weights are those of epoch {self.progress.epoch}"
         if self.stopped == "Ctrl-C":
-            print(f"stopped at step {self.progress.step} of {self.steps}; {kept}")
+            where = ": tl.fine_tuning.interrupted holds them" if progress.in_notebook() else ""
+            print(f"stopped at step {self.progress.step} of {self.steps}; {kept}{where}")
         elif self.stopped:
             warnings.warn(f"{self.stopped}. Training stopped there; {kept}, the best so far", stacklevel=3)
 
@@ -386,11 +402,8 @@ def start_of(backbone, data, train, recipe, objective, seed):
     model = copy.deepcopy(backbone)
     torch.manual_seed(seed_of(seed, 0, 0))
     required_grad = {name: p.requires_grad for name, p in model.named_parameters()}
-    model.model.reset_classifier(len(data.class_names))
-    model.to(backbone.device)
-    first = read_input(data, int(train[0]))
-    if isinstance(first, torch.Tensor):  # seen as it is: the size belongs to what is learned
-        model.set_input_size(*first.shape[-2:])
+    model.reset_head(len(data.class_names))
+    model.fit_to(read_input(data, int(train[0])))
 
     # The head always learns; of the rest, what the caller let learn
     head = {id(p) for p in model.head.parameters()}
