@@ -220,7 +220,7 @@ def test_after_renaming_real_photographs_get_the_right_imagenet_answer(lite0):
 def test_the_report_reads_as_a_table_in_a_terminal_and_in_a_notebook(lite0):
     report = lite0[1]
     text, html = repr(report), report._repr_html_()
-    assert str(report) == "296 tensors copied, 0 reshaped, 0 initialised; 0 of the source unused"
+    assert str(report) == "296 tensors copied, 0 adapted, 0 initialised; 0 of the source unused"
     assert len(text.splitlines()) < 12 and "291 more" in text
     assert re.search(r"conv_stem.weight +_conv_stem.weight +32×3×3×3", text)
     assert html.count("<tr>") == 297 and "<details>" in html

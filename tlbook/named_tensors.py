@@ -36,8 +36,9 @@ class Move(NamedTuple):
 class TransferReport:
     """Account for every tensor of a transfer; it prints as a table, and folds one out in a notebook.
 
-    ``copied``, ``reshaped`` and ``initialised`` divide the target's names between them; ``unused`` has the
-    source's names that went nowhere. Each is a dict {name: Move(source, source_shape, target_shape, how)}.
+    ``copied``, ``reshaped`` (printed as "adapted": what an adapter made fit, by a sum or a resampling as well) and
+    ``initialised`` divide the target's names between them; ``unused`` has the source's names that went nowhere.
+    Each is a dict {name: Move(source, source_shape, target_shape, how)}.
     """
 
     copied: dict = field(default_factory=dict)
@@ -47,15 +48,16 @@ class TransferReport:
 
     def _rows(self, *kinds):
         moves = [(kind, name, move) for kind in kinds for name, move in getattr(self, kind).items()]
+        words = {"reshaped": "adapted"}
         return Table(
-            {"": kind, "target": "" if kind == "unused" else name, "← source": move.source or ""}
+            {"": words.get(kind, kind), "target": "" if kind == "unused" else name, "← source": move.source or ""}
             | {"shape": " → ".join(dict.fromkeys(size(s) for s in move[1:3] if s is not None)), "how": move.how}
             for kind, name, move in moves
         )
 
     def __str__(self):
         return (
-            f"{len(self.copied)} tensors copied, {len(self.reshaped)} reshaped, "
+            f"{len(self.copied)} tensors copied, {len(self.reshaped)} adapted, "
             f"{len(self.initialised)} initialised; {len(self.unused)} of the source unused"
         )
 

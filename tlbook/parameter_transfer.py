@@ -82,7 +82,7 @@ def transfer(source, target, *, rename=(), adapt=(), allow_missing=(), allow_unu
 
     >>> old, new = (nn.Sequential(nn.Linear(3, 4), nn.Linear(4, classes)) for classes in (9, 2))
     >>> transfer(old, new, adapt={"1[.].*": "new_head"})
-    2 tensors copied, 0 reshaped, 2 initialised; 2 of the source unused
+    2 tensors copied, 0 adapted, 2 initialised; 2 of the source unused
                  target    ← source  shape  how
     -----------  --------  --------  -----  --------
     copied       0.weight  0.weight  4×3

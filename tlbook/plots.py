@@ -280,6 +280,128 @@ def history(found):
     )
 
 
+def transfer_map(report):
+    """Show which tensor of the source went where; the arguments of its figure.
+
+    ``report``: a `TransferReport`, as `tlbook.transfer` returns it.
+    """
+    show(*transfer_map_figure(report))
+
+
+def transfer_map_figure(report):
+    """Draw a `TransferReport`: the source's tensors above, the target's below, a line for each that was carried over.
+
+    A tensor is a tick, in the order of the report; adapted ones are dashed, what the target had to initialise is a
+    square, and what the source could not place is a cross.
+
+    Returns:
+        (figure, alt): a matplotlib figure, and a text that says what is in it.
+
+    Lesson 05.
+    """
+    figure, axis = plt.subplots(figsize=(8, 2.6))
+    axis.vlines(np.linspace(0, 0.8, len(report.copied)), 0, 1, color=BLUE, linewidth=120 / (len(report.copied) + 60))
+    few = len(report.reshaped), max(len(report.initialised), len(report.unused))
+    x = np.linspace(0.84, 1, max(2, sum(few)))[: sum(few)]  # the few are drawn further apart than the many
+    axis.vlines(x[: few[0]], 0, 1, color=ORANGE, linestyle="--", linewidth=2)
+    axis.plot(x[few[0] :][: len(report.initialised)], [0] * len(report.initialised), "s", color=ORANGE, markersize=9)
+    axis.plot(x[few[0] :][: len(report.unused)], [1] * len(report.unused), "x", color="black", markersize=9, mew=2)
+    counts = {"copied": BLUE, "adapted": ORANGE, "initialised": ORANGE, "unused": "black"}
+    marks = {"copied": "-", "adapted": "--", "initialised": "s", "unused": "x"}
+    for (word, color), found in zip(
+        counts.items(), (report.copied, report.reshaped, report.initialised, report.unused), strict=True
+    ):
+        axis.plot([], [], marks[word], color=color, label=f"{len(found)} {word}")
+    axis.set(yticks=[0, 1], yticklabels=["target θ′", "source θ"], xticks=[], ylim=(-0.25, 1.25))
+    axis.tick_params(labelsize=11)
+    axis.legend(fontsize=11, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.02), frameon=False)
+    for side in ("top", "right", "bottom"):
+        axis.spines[side].set_visible(False)
+    told = ", ".join(f"{key} from {move.source}" for key, move in report.reshaped.items()) or "none"
+    left, new = (", ".join(list(names)[:6]) or "none" for names in (report.unused, report.initialised))
+    return (
+        figure,
+        f"Tensors of the source above, of the target below: {report}. Adapted: {told}. New: {new}. Left: {left}.",
+    )
+
+
+def descents(start, ends, names=None):
+    """Show where several fine-tunings from one start ended; the arguments of its figure."""
+    show(*descents_figure(start, ends, names))
+
+
+def descents_figure(start, ends, names=None):
+    """Draw θ⁰ and two ends in the plane through them, to scale: the angle between the two ways is the real one.
+
+    Args:
+        start: {name: tensor} of θ⁰; its names are the ones measured. ends: two such states. names: of the ends.
+
+    Returns:
+        (figure, alt): a matplotlib figure, and a text that says what is in it.
+
+    Lesson 04.
+    """
+    one, two = (np.concatenate([(end[n] - start[n]).double().cpu().numpy().ravel() for n in start]) for end in ends)
+    lengths = np.linalg.norm(one), np.linalg.norm(two)
+    cosine = float(one @ two / (lengths[0] * lengths[1]))
+    apart = float(np.linalg.norm(one - two))
+    points = np.array([[lengths[0], 0], [lengths[1] * cosine, lengths[1] * np.sqrt(max(0, 1 - cosine**2))]])
+    names = ("θ*, one seed", "θ*, another seed") if names is None else names
+    figure, axis = plt.subplots(figsize=(5.2, 4))
+    for point, length, color, mark, name in zip(points, lengths, (BLUE, ORANGE), "os", names, strict=True):
+        axis.annotate("", point, (0, 0), arrowprops={"arrowstyle": "->", "color": color, "linewidth": 2})
+        axis.plot(*point, mark, color=color)
+        axis.annotate(f"{name}\n{length:.2f} from θ⁰", point, (6, 8), textcoords="offset points", fontsize=11)
+    axis.plot(*points.T, ":", color=GREY)
+    axis.annotate(f"{apart:.2f} apart", points.mean(0), (6, 0), textcoords="offset points", fontsize=11, color=GREY)
+    axis.plot(0, 0, "ko")
+    axis.annotate("θ⁰", (0, 0), (-6, -16), textcoords="offset points", fontsize=12, ha="right")
+    axis.set_aspect("equal")
+    reach = max(lengths)
+    axis.set(xlim=(-0.3 * reach, 1.75 * reach), ylim=(-0.3 * reach, 1.3 * reach), xticks=[], yticks=[])
+    axis.set_title(f"cosine of the two ways: {cosine:.2f}", fontsize=11)
+    return figure, (
+        f"Drawn to scale: from θ⁰ two ways of length {lengths[0]:.2f} and {lengths[1]:.2f}, whose ends are {apart:.2f} "
+        f"apart; their cosine is {cosine:.2f}."
+    )
+
+
+def inspection(evaluation, positive, shares=(0.1, 0.2, 0.3)):
+    """Show how many defects are found when the highest scores are inspected first; the arguments of its figure."""
+    show(*inspection_figure(evaluation, positive, shares))
+
+
+def inspection_figure(evaluation, positive, shares=(0.1, 0.2, 0.3)):
+    """Draw the share of the class ``positive`` that is found against the share of examples that are inspected.
+
+    Examples are inspected in the order of their score. The band is a 95 % bootstrap over groups. The dotted line is
+    inspection in any order; the dashed one, an order that makes no mistake.
+
+    Returns:
+        (figure, alt): a matplotlib figure, and a text that gives the numbers at ``shares``.
+
+    Lesson 06.
+    """
+    from tlbook.evaluation import found_by_inspection
+
+    grid = np.linspace(0, 1, 51)
+    found, low, high = found_by_inspection(evaluation, positive, grid).T
+    rate = float((evaluation.labels == positive).mean())
+    figure, axis = plt.subplots(figsize=(5.6, 4))
+    axis.fill_between(grid, low, high, color=BLUE, alpha=0.2, linewidth=0, label="95 %, over panels")
+    axis.plot(grid, found, color=BLUE, linewidth=2, label="highest score first")
+    axis.plot([0, 1], [0, 1], ":", color=GREY, label="any order")
+    axis.plot([0, rate, 1], [0, 1, 1], "--", color="black", linewidth=1, label="no mistake")
+    told = []
+    for share, (value, lower, upper) in zip(shares, found_by_inspection(evaluation, positive, shares), strict=True):
+        axis.plot(share, value, "o", color=BLUE)
+        told.append(f"{share:.0%} inspected, {value:.0%} found ({lower:.0%} to {upper:.0%})")
+    axis.set_xlabel("share of the cells inspected", fontsize=11)
+    axis.set_ylabel("share of the defects found", fontsize=11)
+    axis.legend(fontsize=11, frameon=False, loc="lower right")
+    return figure, f"Defects found, highest score first: {'; '.join(told)}. A perfect order needs {rate:.0%}."
+
+
 def loss_line(rows):
     """Show the loss at (1 − α) θ⁰ + α θ* against α; ``rows``: from `tlbook.fine_tuning.loss_along_line`."""
     alpha, loss = ([row[key] for row in rows] for key in ("alpha", "loss"))
@@ -318,7 +440,10 @@ def interpolation_figure(curves, metric="auc", at=None):
         for line, (treatment, found) in zip(("--", "-"), treatments.items(), strict=False):
             alphas = sorted(found)
             values = [getattr(found[alpha], metric) for alpha in alphas]
-            axis.plot(alphas, values, mark + line, color=color, markersize=4, label=f"{split}, {treatment}")
+            low, high = np.array([found[alpha].interval[metric] for alpha in alphas]).T
+            bars, x = [values - low, high - np.array(values)], np.array(alphas) + 0.012 * (len(told) - 1.5)
+            label, style = f"{split}, {treatment}", {"color": color, "markersize": 4, "elinewidth": 1, "capsize": 2}
+            axis.errorbar(x, values, bars, fmt=mark + line, label=label, **style)
             pairs = zip(alphas, values, strict=True)
             told.append(
                 f"{split}, {treatment}: " + ", ".join(f"{value:.3f} at α = {alpha:g}" for alpha, value in pairs)
@@ -365,18 +490,20 @@ def confusion_matrix_figure(evaluation, class_names):
     return figure, f"Confusion matrix of {len(y)} examples. Right: {right}."
 
 
-def worst_mistakes(found, data, index, evaluation, n=12):
+def worst_mistakes(found, data, index, evaluation, n=12, notes=None, one_per_group=False):
     """Show the examples whose true class was given the least probability; the arguments of its figure."""
-    show(*worst_mistakes_figure(found, data, index, evaluation, n))
+    show(*worst_mistakes_figure(found, data, index, evaluation, n, notes, one_per_group))
 
 
-def worst_mistakes_figure(found, data, index, evaluation, n=12):
+def worst_mistakes_figure(found, data, index, evaluation, n=12, notes=None, one_per_group=False):
     """Draw the ``n`` examples of the largest loss, each beside its Grad-CAM: where the network looked for its answer.
 
     A transformer's final features are no map, and there is the image alone.
 
     Args:
         found: FineTuned. data, index: the examples that ``evaluation`` was made on, in that order.
+        notes: (N,) strings, one for each of those examples, to stand under its picture; None for none.
+        one_per_group: show the worst mistake of each group only.
 
     Returns:
         (figure, alt): a matplotlib figure, and a text that says what is in it.
@@ -386,7 +513,10 @@ def worst_mistakes_figure(found, data, index, evaluation, n=12):
     p, y, names = evaluation.probabilities, evaluation.labels, found.class_names
     labels, how = class_labels(names)
     wrong = np.flatnonzero(p.argmax(1) != y)
-    wrong = wrong[np.argsort(p[wrong, y[wrong]])][:n]
+    wrong = wrong[np.argsort(p[wrong, y[wrong]])]
+    if one_per_group and evaluation.groups is not None:
+        wrong = wrong[np.sort(np.unique(evaluation.groups[wrong], return_index=True)[1])]
+    wrong = wrong[:n]
     if not len(wrong):
         figure, axis = plt.subplots(figsize=(4, 1))
         axis.text(0.5, 0.5, f"no mistakes in {len(y)} examples", ha="center", va="center")
@@ -403,10 +533,13 @@ def worst_mistakes_figure(found, data, index, evaluation, n=12):
         plain, overlaid = axes[k // 4, 2 * (k % 4)], axes[k // 4, 2 * (k % 4) + 1]
         plain.imshow(pixels)
         plain.set_title(f"{labels[y[i]]} {p[i, y[i]]:.2f}", fontsize=10, **how)
+        if notes is not None:
+            plain.text(0.5, -0.04, str(notes[i]), transform=plain.transAxes, ha="center", va="top", fontsize=10)
         overlaid.imshow(pixels)
         if mapped:
             overlaid.imshow(grad_cam(found, [image], classes=[p[i].argmax()])[0], cmap="inferno", alpha=0.5)
         overlaid.set_title(f"taken for {labels[p[i].argmax()]}", fontsize=10, **how)
     figure.tight_layout()
-    told = ", ".join(f"{names[y[i]]} for {names[p[i].argmax()]}" for i in wrong)
+    note = {i: "" if notes is None else f" ({notes[i]})" for i in wrong}
+    told = ", ".join(f"{names[y[i]]} for {names[p[i].argmax()]}{note[i]}" for i in wrong)
     return figure, f"The {len(wrong)} worst mistakes of {len(y)} examples{', each with its Grad-CAM' * mapped}: {told}."
