@@ -94,16 +94,16 @@ def tokens(encoder, text, stage="blocks.5", dimensions=24):
     z = z[: len(names)]
     most = np.abs(z[:, :dimensions]).max()
     figure, (of_each, of_all) = plt.subplots(
-        1, 2, figsize=(9, 0.34 * len(names) + 1), width_ratios=(4, 1), layout="constrained"
+        1, 2, figsize=(7.2, 0.3 * len(names) + 1), width_ratios=(4, 1), layout="constrained"
     )
     of_each.imshow(z[:, :dimensions], cmap="PuOr", vmin=-most, vmax=most, aspect="auto")
-    of_each.set_yticks(range(len(names)), names, fontsize=12)
+    of_each.set_yticks(range(len(names)), names, fontsize=10)
     of_each.set_xticks([])
-    of_each.set_title(f"after {stage}: {len(names)} tokens × {z.shape[1]} numbers, of which {dimensions}", fontsize=12)
+    of_each.set_title(f"after {stage}: {len(names)} tokens × {z.shape[1]} numbers, of which {dimensions}", fontsize=10)
     of_all.imshow(z[:, :dimensions].mean(0)[:, None], cmap="PuOr", vmin=-most, vmax=most, aspect="auto")
     of_all.set_xticks([])
     of_all.set_yticks([])
-    of_all.set_title("their mean:\none vector", fontsize=12)
+    of_all.set_title("their mean:\none vector", fontsize=10)
     show(
         figure,
         f"The {len(names)} tokens of a text ({', '.join(names)}), a row each, with the first {dimensions} of "
@@ -121,15 +121,21 @@ def spectrograms(sounds, titles, columns=3, **options):
 
     rows = -(-len(sounds) // columns)
     figure, axes = plt.subplots(
-        rows, columns, figsize=(3 * columns, 2.1 * rows), squeeze=False, sharex=True, sharey=True, layout="constrained"
+        rows,
+        columns,
+        figsize=(2.4 * columns, 1.8 * rows),
+        squeeze=False,
+        sharex=True,
+        sharey=True,
+        layout="constrained",
     )
     for axis, sound, title in zip(axes.flat, sounds, titles, strict=False):
         axis.imshow(log_mel(sound, **options), origin="lower", cmap="magma", aspect="auto", extent=(0, 1, 0, 64))
-        axis.set_title(title, fontsize=12)
+        axis.set_title(title, fontsize=10)
         axis.set_yticks([])
     for axis in axes[-1]:
-        axis.set_xlabel("seconds", fontsize=11)
-    axes[0, 0].set_ylabel("pitch", fontsize=11)
+        axis.set_xlabel("seconds", fontsize=10)
+    axes[0, 0].set_ylabel("pitch", fontsize=10)
     show(figure, f"Spectrograms of {len(sounds)} recordings, of one second each: {', '.join(titles)}.")
 
 
@@ -139,7 +145,7 @@ def few_labels(curves, score="accuracy"):
     Args:
         curves: {legend: {number of labels: [score of each draw]}}. score: its name.
     """
-    figure, axis = plt.subplots(figsize=(7, 3.8), layout="constrained")
+    figure, axis = plt.subplots(figsize=(7, 3.6), layout="constrained")
     told = []
     for (legend, by_n), (colour, style) in zip(
         curves.items(), [(BLUE, "o-"), (ORANGE, "s--"), (GREY, "^:")], strict=False
@@ -151,11 +157,11 @@ def few_labels(curves, score="accuracy"):
         told.append(f"{legend}: " + ", ".join(f"{m:.3f} with {k}" for k, m in zip(n, mean, strict=True)))
     axis.set_xscale("log", base=2)
     axis.set_xticks(n, [str(k) for k in n])
-    axis.tick_params(labelsize=11)
-    axis.set_xlabel("labelled examples", fontsize=12)
-    axis.set_ylabel(f"{score} (mean and range of draws)", fontsize=12)
+    axis.tick_params(labelsize=10)
+    axis.set_xlabel("labelled examples", fontsize=10)
+    axis.set_ylabel(f"{score} (mean and range of draws)", fontsize=10)
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=11)
+    axis.legend(fontsize=10)
     show(figure, f"{score.capitalize()} by number of labelled examples, the mean of several draws. {'; '.join(told)}.")
 
 
