@@ -494,7 +494,7 @@ def differences_figure(comparisons, words="difference"):
         clear = low > 0 or high < 0
         axis.plot([low, high], [y, y], color=BLUE, linewidth=2, label=name)
         axis.plot(c.difference, y, "o", color=BLUE, markerfacecolor=BLUE if clear else "white", markersize=8)
-        axis.text(1.02, y, f"{c.difference:+.3f}", transform=axis.get_yaxis_transform(), va="center")
+        axis.text(1.02, y, f"{c.difference:+.3f}".replace("-", "−"), transform=axis.get_yaxis_transform(), va="center")
         told.append(f"{name}: {c.difference:+.3f} [{low:+.3f}, {high:+.3f}]")
     axis.axvline(0, color="black", linewidth=0.8)
     axis.set_yticks(range(len(comparisons)), list(comparisons))
