@@ -150,3 +150,7 @@ def test_the_repositorys_address_is_the_one_of_pyproject_and_moves_with_it(tmp_p
 def test_the_lesson_list_holds_lessons_only():
     found = {path.name for path in (ROOT / "notebooks").iterdir() if path.is_file() and path.suffix != ".png"}
     assert found == {path.name for path in LESSONS}
+
+
+def test_the_lab_serves_the_repository_so_that_the_course_map_is_found():
+    assert '--ServerApp.root_dir="$(CURDIR)"' in (ROOT / "Makefile").read_text(encoding="utf-8")

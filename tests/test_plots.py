@@ -72,9 +72,22 @@ def test_the_figure_of_intervals_says_every_score_with_its_interval(curves):
     plots.plt.close(figure)
 
 
+def test_photographs_are_a_smaller_file_with_the_same_alternative_text():
+    noise = np.random.default_rng(0).normal(size=(300, 300)).cumsum(0).cumsum(1)
+    found = []
+    for photographs in (False, True):
+        figure, axis = plots.plt.subplots()
+        axis.imshow(noise)
+        found.append(plots.picture(figure, "a photograph", photographs))
+    drawing, photograph = found
+    assert len(photograph.png) < len(drawing.png)
+    assert 'alt="a photograph"' in photograph._repr_html_() and "data:image/jpeg" in photograph._repr_html_()
+    assert Image.open(io.BytesIO(photograph.png)).size == Image.open(io.BytesIO(drawing.png)).size
+
+
 def test_a_grid_marks_what_is_meant_and_says_so(monkeypatch):
     shown = []
-    monkeypatch.setattr(plots, "show", lambda figure, alt: shown.append((figure, alt)))
+    monkeypatch.setattr(plots, "show", lambda figure, alt, **_: shown.append((figure, alt)))
     plots.image_grid(spots(), [0, 3], marks={3: [(1, 2, 4, 4)]})
     figure, alt = shown[0]
     assert [len(axis.patches) for axis in figure.axes[:2]] == [0, 2] and "1 places marked" in alt
@@ -134,7 +147,7 @@ def test_the_interpolation_slider_refuses_a_curve_without_an_end(line):
 def shown(monkeypatch):
     """The alternative texts of the figures that were shown."""
     texts = []
-    monkeypatch.setattr(plots, "show", lambda figure, alt: (texts.append(alt), plots.plt.close(figure)))
+    monkeypatch.setattr(plots, "show", lambda figure, alt, **_: (texts.append(alt), plots.plt.close(figure)))
     return texts
 
 
