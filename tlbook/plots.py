@@ -4,6 +4,8 @@ import numpy as np
 
 from tlbook.diagrams import anatomy as anatomy
 from tlbook.diagrams import anatomy_figure as anatomy_figure
+from tlbook.diagrams import differences as differences
+from tlbook.diagrams import differences_figure as differences_figure
 from tlbook.diagrams import holdout as holdout
 from tlbook.diagrams import holdout_figure as holdout_figure
 from tlbook.diagrams import scores as scores
