@@ -71,11 +71,11 @@ def main():
             "AUC of each seed": aucs,
             "mean": float(np.mean(aucs)),
             "standard deviation over seeds": float(np.std(aucs, ddof=1)),
-            "interval of the mean over panels": list(_interval(draws[name])),
+            "interval of the mean over panels": list(_interval(draws[name], len(np.unique(groups)))),
         }
     gain = {
         "mean": found["LP-FT"]["mean"] - found["five steps"]["mean"],
-        "interval over panels": list(_interval(draws["LP-FT"] - draws["five steps"])),
+        "interval over panels": list(_interval(draws["LP-FT"] - draws["five steps"], len(np.unique(groups)))),
     }
     describe = ["git", "describe", "--always", "--dirty"]
     result = {

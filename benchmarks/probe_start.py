@@ -63,7 +63,7 @@ def effect(found, sign):
     """A signed mean over arms of the mean AUC over seeds, with its interval over panels."""
     value = sum(s * found[arm][0] for arm, s in sign.items())
     draws = sum(s * found[arm][1] for arm, s in sign.items())
-    return {"AUC": float(value), "interval": list(_interval(draws))}
+    return {"AUC": float(value), "interval": list(_interval(draws, 44))}
 
 
 def main():

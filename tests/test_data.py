@@ -617,6 +617,18 @@ def test_near_duplicates_across_a_split_are_reported(folder, tmp_path):
     assert not tl.data.near_duplicates(data, tl.data.Split(others, others[:0], np.array([twin])))
 
 
+def test_near_duplicates_are_found_among_tensors_too():
+    draw = torch.Generator().manual_seed(0)
+    pictures = [torch.randint(256, (1, 40, 40), dtype=torch.uint8, generator=draw) for _ in range(12)]
+    pictures[11] = (pictures[3].float() * 0.98 + 2).to(torch.uint8)
+    data = tl.data.from_dataset([(x, i % 2) for i, x in enumerate(pictures)], class_names=["a", "b"], fingerprint="x")
+    rows = np.arange(11)
+    found = tl.data.near_duplicates(data, tl.data.Split(rows, rows[:0], np.array([11])))
+    assert [(row["test"], row["seen"]) for row in found] == [(11, 3)]
+    rest = np.delete(rows, 3)
+    assert not tl.data.near_duplicates(data, tl.data.Split(rest, rows[:0], np.array([11])))
+
+
 def test_from_dataset_takes_torchvisions_own(folder):
     from torchvision.datasets import ImageFolder
 

@@ -90,6 +90,15 @@ def test_a_term_is_explained_no_later_than_in_the_lesson_that_the_glossary_names
         assert first == entry["lesson"], entry["term"]
 
 
+def test_the_glossary_page_has_every_term_from_english_and_from_chinese():
+    page = (ROOT / "notebooks" / "glossary.md").read_text(encoding="utf-8")
+    assert page == frame.glossary_page(), "run: make links"
+    for entry in frame.glossary():
+        assert f"| {entry['term']} | {entry['zh']} |" in page and f"| {entry['zh']} | {entry['term']} |" in page
+    for name in re.findall(r"\]\((\w+\.ipynb)\)", page):
+        assert (ROOT / "notebooks" / name).exists(), name
+
+
 def test_every_lesson_has_a_chinese_abstract():
     for path, notebook in LESSONS.items():
         (abstract,) = re.findall(r"<summary>中文摘要</summary>(.*?)</details>", notebook.cells[0].source, re.DOTALL)
@@ -139,5 +148,5 @@ def test_the_repositorys_address_is_the_one_of_pyproject_and_moves_with_it(tmp_p
 
 
 def test_the_lesson_list_holds_lessons_only():
-    found = {path.name for path in (ROOT / "notebooks").iterdir() if path.suffix != ".png" and path.name[0] != "."}
+    found = {path.name for path in (ROOT / "notebooks").iterdir() if path.is_file() and path.suffix != ".png"}
     assert found == {path.name for path in LESSONS}

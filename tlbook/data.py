@@ -734,12 +734,16 @@ def near_duplicates(data, split, distance=4):
     """List images of ``split.test`` that look like one of its train or val: what is tested was seen before.
 
     Args:
-        data: from `image_folder`. distance: the most of 64 bits in which two images' difference hashes differ.
+        data: of images, from `image_folder` or another. distance: the most of 64 bits in which two images' difference
+            hashes differ.
 
     Returns:
-        Table of test, seen (paths) and distance (bits), the nearest for each image of the test.
+        Table of test, seen (paths, or positions where there are no files) and distance (bits), the nearest for each
+        image of the test.
     """
-    bits, path, rows = data.columns["bits"], data.columns["path"], Table()
+    bits, path, rows = data.columns.get("bits"), data.columns.get("path", np.arange(len(data))), Table()
+    if bits is None:
+        bits = np.array([images.bits_of(_as_picture(data[i][0])) for i in range(len(data))])
     seen = np.concatenate([split.train, split.val])
     for i in split.test if len(seen) else ():
         differ = (bits[seen] ^ bits[i]).view(np.uint8).reshape(-1, 8)
@@ -747,6 +751,15 @@ def near_duplicates(data, split, distance=4):
         if apart.min() <= distance:
             rows.append({"test": path[i], "seen": path[seen[apart.argmin()]], "distance": int(apart.min())})
     return rows
+
+
+def _as_picture(image):
+    """A PIL image of a uint8 tensor (1 or 3, H, W); PIL images as they are."""
+    if not hasattr(image, "permute"):
+        return image
+    from PIL import Image
+
+    return Image.fromarray(image.permute(1, 2, 0).squeeze(-1).cpu().numpy())
 
 
 def from_dataset(dataset, *, class_names=None, groups=None, name=None, fingerprint=None):

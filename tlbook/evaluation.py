@@ -206,7 +206,8 @@ def found_by_inspection(evaluation, positive, shares, *, resamples=1000, seed=0)
     found = np.stack(
         [np.interp(shares, np.r_[0, a], np.r_[0, b]) for a, b in zip(inspected, caught, strict=True)]
     )  # (R, S)
-    return np.stack([[values[0], *_interval(values[1:])] for values in found.T])
+    n = _effective_number(evaluation.sample_weight, evaluation.groups)
+    return np.stack([[values[0], *_interval(values[1:], n)] for values in found.T])
 
 
 def _metrics(p, y, W):

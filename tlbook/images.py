@@ -178,17 +178,22 @@ def _formats():
 
 
 def difference_hash(path):
-    """Decode the file, and return 64 bits (uint64) that nearly equal images share: is a pixel darker than the next?
-
-    The image is shrunk to 9 × 8 grey pixels. Krawetz, Kind of like that, 2013.
-    """
+    """Decode the file, and return the `bits_of` what it shows."""
 
     def bits(image):
         image.draft("RGB", (144, 144))  # JPEG alone: decodes every block, but to few pixels
-        grey = np.asarray(to_rgb(image).convert("L").resize((9, 8)), dtype=np.int16)
-        return np.packbits(grey[:, 1:] > grey[:, :-1]).view(">u8")[0].astype(np.uint64)
+        return bits_of(image)
 
     return _open(path, bits)
+
+
+def bits_of(image):
+    """Return 64 bits (uint64) that nearly equal images share: is a pixel darker than the next?
+
+    The image is shrunk to 9 × 8 grey pixels. Krawetz, Kind of like that, 2013.
+    """
+    grey = np.asarray(to_rgb(image).convert("L").resize((9, 8)), dtype=np.int16)
+    return np.packbits(grey[:, 1:] > grey[:, :-1]).view(">u8")[0].astype(np.uint64)
 
 
 class Files:

@@ -9,7 +9,7 @@
 | links to neighbours, Colab, Binder; set-up  | the file names; pyproject.toml      |
 | `[Kumar et al., 2022](… "kumar2022")`       | references.json, cited by key       |
 | the list of references at the end           | references.json, and what is cited  |
-| the glossary (cell tagged `glossary`)       | glossary.json                       |
+| the glossary, notebooks/glossary.md         | glossary.json                       |
 
 The figure of the READMEs, score_card.png, is the one that lesson 10 is stored with.
 """
@@ -92,9 +92,6 @@ def framed(path, titles):
         if cell.cell_type == "markdown":
             cited |= set(CITED.findall(cell.source))
             cell.source = CITED.sub(lambda m: f']({works[m[1]]["link"]} "{m[1]}")', cell.source)
-        if "glossary" in cell.metadata.get("tags", ()):
-            rows = [f"| {t['term']} | {t['zh']} | {t['meaning']} | {t['lesson']} |" for t in glossary()]
-            cell.source = "\n".join(["| term | 中文 | meaning | lesson |", "| --- | --- | --- | --- |", *rows])
         if "setup" in cell.metadata.get("tags", ()):
             cell.source = re.sub(r"git\+https://github\.com/[^\"]+", f"git+https://github.com/{repo}", cell.source)
     first, last = notebook.cells[0], notebook.cells[-1]
@@ -107,11 +104,40 @@ def framed(path, titles):
     return notebook
 
 
+def glossary_page():
+    """The glossary as Markdown: from English, and from Chinese in the order of the signs (Latin letters first)."""
+    links = {path.name[:2]: path.name for path in lessons()}
+    where = {number: f"[{number}]({name})" for number, name in links.items()}
+    english, chinese = glossary(), sorted(glossary(), key=lambda t: t["zh"].lstrip("（").lower())
+    to_chinese = [f"| {t['term']} | {t['zh']} | {t['meaning']} | {where[t['lesson']]} |" for t in english]
+    to_english = [f"| {t['zh']} | {t['term']} | {where[t['lesson']]} |" for t in chinese]
+    return "\n".join(
+        [
+            "# Glossary · 术语表",
+            "",
+            "Each term is set in bold in the lesson where it is explained. [Course map](../README.md#course-map) · "
+            "[from Chinese](#从中文查起)",
+            "",
+            "| term | 中文 | meaning | lesson |",
+            "| --- | --- | --- | --- |",
+            *to_chinese,
+            "",
+            "## 从中文查起",
+            "",
+            "| 中文 | term | 课 |",
+            "| --- | --- | --- |",
+            *to_english,
+            "",
+        ]
+    )
+
+
 def frame():
-    """Renew the frame of every lesson, and the figure of the READMEs."""
+    """Renew the frame of every lesson, the glossary, and the figure of the READMEs."""
     titles = {path.name: title(nbformat.read(path, as_version=4)) for path in lessons()}
     for path in lessons():
         nbformat.write(framed(path, titles), path)
+    (NOTEBOOKS / "glossary.md").write_text(glossary_page(), encoding="utf-8")
     (NOTEBOOKS / "score_card.png").write_bytes(figure())
 
 
