@@ -195,3 +195,19 @@ def test_a_data_set_of_strings_is_a_data_set():
     assert isinstance(data, Dataset) and data.reads_in_parallel and data.kind.name == "texts"
     assert data.fingerprint != tl.data.from_dataset([("good films", 1), ("bad film", 0)] * 4).fingerprint
     assert tl.extract(tiny_text(), data, cache=False).X.shape == (8, 16)
+
+
+def test_tfidf_is_scikit_learns_and_learns_words_from_the_training_rows_alone():
+    data = films()
+    data.inputs[47] = "a word that stands nowhere else nowhere"
+    F = text.tfidf(data, np.arange(40))
+    assert np.allclose(np.linalg.norm(F.X[:40], axis=1), 1) and F.blocks == {"tfidf": slice(0, F.X.shape[1])}
+    assert F.X[47].sum() == 0, "no word of it is known from the rows that may be learned from"
+    other = text.tfidf(data, np.arange(40), texts=["good film", "bad film"] * 24)
+    assert other.X.shape == (48, 3) and np.array_equal(other.X[0], other.X[2])
+
+
+def test_what_is_read_of_a_text_is_its_beginning_in_words():
+    encoder = tiny_text()
+    encoder.set_max_tokens(6)
+    assert encoder.begin("The films, was he very good?") == "the films [UNK] was"

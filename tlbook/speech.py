@@ -128,6 +128,26 @@ def log_mel(sound, rate=8_000, seconds=1.0, bins=BINS):
     return np.maximum(S - S.max(), -RANGE).astype(np.float32)
 
 
+def coarse_spectrograms(data, bins=32, frames=24):
+    """Spectrograms as `Features`: means over a grid of ``bins`` × ``frames``; what is known before any network.
+
+    Args:
+        data: Dataset of N `Sound`. bins: a divisor of 64. frames: at most the 97 of a second; the rest of a division is
+            left out at the end.
+
+    Returns:
+        Features (N, bins · frames), one block, "spectrogram".
+
+    Lesson 09.
+    """
+    from tlbook.feature_extraction import Features
+
+    S = np.stack([log_mel(sound) for sound in data.inputs])  # (N, 64, 97)
+    each = S.shape[2] // frames
+    X = S[:, :, : frames * each].reshape(len(S), bins, BINS // bins, frames, each).mean((2, 4)).reshape(len(S), -1)
+    return Features(X, data.labels, data.groups, {"spectrogram": slice(0, X.shape[1])})
+
+
 class SpectrogramBackbone(Backbone):
     """A `Backbone` that is shown spectrograms: its inputs are recordings, and its network is the one for images.
 
