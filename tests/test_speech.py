@@ -179,7 +179,7 @@ def test_the_spoken_digits_are_the_published_ones_where_they_are_here(monkeypatc
     who = tl.data.spoken_digits("speaker")
     assert len(who.class_names) == 6 and len(np.unique(who.groups)) == 10
     monkeypatch.setattr(tl.data, "DIGITS", "0" * 64)
-    with pytest.raises(ValueError, match="does not hold the 3,000 recordings"):
+    with pytest.raises(ValueError, match="these are not the 3,000 recordings"):
         tl.data.spoken_digits()
 
 

@@ -58,7 +58,8 @@ def read_wav(path, file=None):
     if x.dtype.kind in "iu":
         middle = 128 if x.dtype == np.uint8 else 0
         x = (x.astype(np.float32) - middle) / 2 ** (8 * x.dtype.itemsize - 1)
-    sound = Sound(np.asarray(x, dtype=np.float32).reshape(len(x), -1).mean(1), int(rate))
+    x = np.asarray(x, dtype=np.float32)
+    sound = Sound(x.mean(1) if x.ndim > 1 else x, int(rate))
     try:
         _check(sound)
     except ValueError as error:
