@@ -135,6 +135,14 @@ def test_anonymous_memory_sees_what_a_process_holds(has_proc, monkeypatch):
     assert runner.anonymous_memory(ended.pid) == 0
 
 
+def test_doctor_says_in_one_line_that_all_is_here_or_what_to_do_and_folds_the_rest(monkeypatch):
+    found = doctor.doctor()
+    assert found.summary.startswith("All is here: tlbook") and "\n" not in found.summary
+    assert found._repr_html_().startswith("<details><summary>All is here") and "scikit-learn" in found._repr_html_()
+    monkeypatch.setitem(doctor.BUNDLED, "solar cells", "no-such-package")
+    assert doctor.doctor().summary == "Missing: solar cells (python -m pip install no-such-package)"
+
+
 def test_doctor_names_the_command_that_brings_what_is_missing(monkeypatch):
     assert not any(row["remedy"] for row in doctor.doctor())
     monkeypatch.setitem(doctor.BUNDLED, "solar cells", "no-such-package")

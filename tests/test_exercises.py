@@ -15,13 +15,15 @@ import tlbook as tl
 # expressions that may use np, torch, tl, and what the lesson has at hand: data and its split.
 ANSWERS = {
     "00.1": (
-        ["1 - data.labels[split.test].mean()", "np.float32((data.labels[split.test] == 0).mean())"],
+        [
+            "lambda p, y: max(t for t in p if (p[y == 1] >= t).mean() >= 0.9)",
+            "lambda p, y: sorted(p[y == 1])[int(0.1 * y.sum() + 1e-9)]",
+        ],
         {
-            "0.5": "balanced",
-            "data.labels[split.test].mean()": "share it gets wrong",
-            "(data.labels == 0).mean()": "over all 2,624",
-            "100 * (data.labels[split.test] == 0).mean()": "in percent",
-            "0.123": "what share of the test labels",
+            "lambda p, y: np.quantile(p, 0.1)": "looks at all cells",
+            "lambda p, y: np.quantile(p[y == 1], 0.9)": "above it",
+            "lambda p, y: np.quantile(p[y == 1], 0.5)": "at least 90 %",
+            "lambda p, y: 0.0": "a higher threshold would",
         },
     ),
     "00.2": (

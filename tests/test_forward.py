@@ -5,6 +5,7 @@ import signal
 
 import numpy as np
 import pytest
+import small
 import torch
 from torch import nn
 
@@ -138,3 +139,31 @@ def test_ctrl_c_can_be_caught_after_networks_have_come_and_gone():
     finally:
         signal.signal(signal.SIGINT, before)
     assert caught
+
+
+def test_prediction_stored_prefix_and_validation_use_the_engine_and_agree_with_pytorch(monkeypatch):
+    def trained(engine):
+        monkeypatch.setenv("TLBOOK_ENGINE", engine)
+        compiled = []
+        monkeypatch.setattr(forward, "_compile", lambda *a: compiled.append(a[0]) or compile_(*a))
+        found = tl.finetune(small.tiny(), small.DATA, small.SPLIT, recipe="surgical", epochs=2, lr=1e-3, batch_size=8)
+        return found, found.predict(small.DATA), compiled
+
+    compile_ = forward._compile
+    by_torch, p, compiled = trained("torch")
+    assert not compiled
+    by_openvino, q, compiled = trained("openvino")
+    assert {type(network).__name__ for network in compiled} == {"Only"} and len(compiled) >= 4
+    np.testing.assert_allclose(p, q, atol=1e-3)
+    rows = ("val loss", "train loss")
+    for a, b in zip(by_torch.history, by_openvino.history, strict=True):
+        np.testing.assert_allclose([a[r] for r in rows], [b[r] for r in rows], atol=1e-3)
+
+
+def test_a_network_that_learns_stays_in_its_mode_while_a_part_of_it_is_compiled(monkeypatch):
+    monkeypatch.setenv("TLBOOK_ENGINE", "openvino")
+    backbone = small.tiny().train()
+    modes = [module.training for module in backbone.modules()]
+    batch = backbone.prepare([small.DATA[i][0] for i in range(3)])
+    (z,) = forward.outputs(forward.Prefix(backbone, list(backbone.stages)[1]), [batch], 3, "float32")
+    assert len(z) == 3 and [module.training for module in backbone.modules()] == modes

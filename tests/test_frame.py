@@ -148,5 +148,5 @@ def test_the_repositorys_address_is_the_one_of_pyproject_and_moves_with_it(tmp_p
 
 
 def test_the_lesson_list_holds_lessons_only():
-    found = {path.name for path in (ROOT / "notebooks").iterdir() if path.suffix != ".png" and path.name[0] != "."}
+    found = {path.name for path in (ROOT / "notebooks").iterdir() if path.is_file() and path.suffix != ".png"}
     assert found == {path.name for path in LESSONS}

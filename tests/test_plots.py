@@ -11,6 +11,7 @@ from small import spots, tiny
 import tlbook as tl
 from tlbook import figures, plots
 from tlbook.course import widgets
+from tlbook.data import Split
 from tlbook.feature_extraction import Features
 from tlbook.table import Table
 from tlbook.training.classifier import FineTuned
@@ -40,14 +41,45 @@ def test_the_learning_curve_says_every_score_and_marks_the_chosen_size(curves):
     plots.plt.close(figure)
 
 
-def test_the_slider_tells_scores_and_the_paired_difference_at_its_size(curves):
-    size, picture, text = widgets.data_size_slider(curves).children
-    before = picture.value, text.value
-    size.value = 32
-    assert picture.value != before[0] and text.value != before[1]
-    best = curves["pretrained"][32]
-    difference = tl.compare(best, curves["scratch"][32]).difference
-    assert f"{best.auc:.3f}" in text.value and f"{difference:+.3f}" in text.value
+def test_the_panel_draw_explorer_shows_the_score_of_the_panels_chosen():
+    rng = np.random.default_rng(0)
+    groups, y = np.repeat(np.arange(8), 20), rng.integers(0, 2, 160)
+    y[groups == 0] = 0
+    features = Features((rng.normal(size=(160, 4)) + y[:, None]).astype("f4"), y, groups, {"final": slice(0, 4)})
+    split = Split(np.flatnonzero(groups < 6), np.arange(0), np.flatnonzero(groups >= 6))
+    panels, picture, text = widgets.panel_draw_explorer(features, split, {4: [0.6, 0.7]}).children
+    before = picture.value
+    panels.value = (1, 3)
+    probe = tl.linear_probe(features, split._replace(train=np.flatnonzero(np.isin(groups, (1, 3)))), C=1e-3)
+    auc = probe.evaluate(features, split.test).auc
+    assert f"AUC {auc:.3f}" in text.value and "2 panels, 40 cells" in text.value and picture.value != before
+    panels.value = (0,)
+    assert "one class only" in text.value
+
+
+def test_the_figure_of_draws_says_every_mean_and_marks_the_readers_own():
+    figure, alt = plots.draws_figure({"probe": {4: [0.6, 0.7], 8: [0.8]}}, own=(6, 0.75))
+    assert "4 panels 0.650, 8 panels 0.800" in alt and "yours: 6 panels 0.750" in alt
+    assert [line.get_marker() for line in figure.axes[0].lines].count("*") == 1
+    plots.plt.close(figure)
+
+
+def test_the_figure_of_intervals_says_every_score_with_its_interval(curves):
+    found = {"pretrained": curves["pretrained"][32], "scratch": curves["scratch"][32]}
+    figure, alt = plots.intervals_figure(found, baselines={"without a pixel": 0.5})
+    for legend, e in found.items():
+        assert "{} {:.3f} ({:.3f} to {:.3f})".format(legend, e.auc, *e.interval["auc"]) in alt
+    assert "without a pixel 0.500" in alt
+    plots.plt.close(figure)
+
+
+def test_a_grid_marks_what_is_meant_and_says_so(monkeypatch):
+    shown = []
+    monkeypatch.setattr(plots, "show", lambda figure, alt: shown.append((figure, alt)))
+    plots.image_grid(spots(), [0, 3], marks={3: [(1, 2, 4, 4)]})
+    figure, alt = shown[0]
+    assert [len(axis.patches) for axis in figure.axes[:2]] == [0, 2] and "1 places marked" in alt
+    plots.plt.close(figure)
 
 
 @pytest.fixture(scope="module")

@@ -65,7 +65,7 @@ def shown(notebook):
                 data = output.get("data", {})
                 texts += [output.get("text", ""), *(str(data.get(kind, "")) for kind in ("text/plain", "text/html"))]
                 texts.append(str(output.get("metadata", {}).get("image/png", {}).get("alt", "")))
-    return set().union(*map(numbers_in, texts))
+    return set().union(*(numbers_in(re.sub(r"base64,[^\"']*", "", text)) for text in texts))
 
 
 def is_home(value, percent, numbers):

@@ -188,7 +188,7 @@ def test_seeds_of_different_steps_and_ranks_differ():
 def test_a_probe_is_given_up_only_for_what_is_better_by_more_than_a_standard_error(monkeypatch, of_true_class, epoch):
     labels, p = DATA.labels[SPLIT.val], iter(of_true_class)
 
-    def seen(network, batches, K):
+    def seen(network, batches, K, examples):
         q = np.full(len(labels), next(p))
         if q[0] == 0.5001:
             q[-1], q[-2] = 0.9, 0.4
@@ -214,7 +214,7 @@ def test_a_head_that_nothing_has_trained_is_never_kept(monkeypatch):
     split = tl.data.Split(np.arange(0, 200), np.arange(200, 300), np.arange(0))
     of_true_class = iter((0.9, 0.1, 0.3))  # what validation sees at the start and after each epoch
 
-    def seen(network, batches, K):
+    def seen(network, batches, K, examples):
         p = next(of_true_class)
         return np.where(np.arange(K) == data.labels[split.val][:, None], p, 1 - p)
 

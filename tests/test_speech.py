@@ -152,6 +152,16 @@ def test_sounds_are_extracted_and_fine_tuned_and_saved_by_the_same_calls(listene
         tl.finetune(listener, data, split, augment="flips")
 
 
+def test_pitch_is_kept_and_time_is_averaged():
+    backbone = tl.load_backbone("test_resnet", weights=None)
+    z = torch.arange(24.0).view(1, 2, 3, 4)
+    assert SpectrogramBackbone(backbone, side=32).pool(z)[0].tolist() == [1.5, 5.5, 9.5, 13.5, 17.5, 21.5]
+    assert SpectrogramBackbone(backbone, side=32, keep_pitch=False).pool(z)[0].tolist() == [5.5, 17.5]
+    kept, lost = (SpectrogramBackbone(backbone, side=32, keep_pitch=k) for k in (True, False))
+    rows = {stage: kept.stages[stage] // lost.stages[stage] for stage in kept.stages}
+    assert rows["stem"] == 8 and rows["final"] == 1 and kept.fingerprint != lost.fingerprint
+
+
 def test_the_network_is_shared_and_its_fingerprint_is_another(listener):
     backbone = tl.load_backbone("test_resnet", weights=None)
     a, b = SpectrogramBackbone(backbone), SpectrogramBackbone(backbone, seconds=0.5)

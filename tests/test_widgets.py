@@ -78,3 +78,44 @@ def test_what_cannot_be_explored_is_named(small):
         widgets.stage_explorer(backbone, data.subset(range(20)), features)
     with pytest.raises(ValueError, match="no groups"):
         widgets.stage_explorer(backbone, tl.data.from_dataset([data[0], data[1]]), features)
+
+
+# The threshold.
+
+
+@pytest.fixture
+def two_sets():
+    p = np.array([0.9, 0.6, 0.4, 0.1])
+    e = tl.evaluate(np.stack([1 - p, p], 1), np.array([1, 0, 1, 0]))
+    return {"validation": e, "test": e}
+
+
+def test_the_cost_counts_misses_at_their_price_and_false_alarms_once(two_sets):
+    e = two_sets["test"]
+    assert widgets.cost(e, 0.5, 10).tolist() == [0, 1, 10, 0]
+    assert widgets.cost(e, 0.3, 10).tolist() == [0, 1, 0, 0]
+    assert widgets.cost(e, 0.0, 10).mean() == 0.5  # every healthy cell a false alarm
+    assert widgets.cost(e, 1.0, 3).tolist() == [3, 0, 3, 0]
+
+
+def test_the_threshold_slider_shows_the_cost_at_the_threshold_and_the_price(two_sets):
+    threshold, price, picture, text = widgets.threshold_slider(two_sets).children
+    assert "test: 50% of the defects missed, 50% of the healthy cells alarmed, cost 2.75 a cell" in text.value
+    seen = picture.value
+    threshold.value = 0.3
+    assert "test: 0% of the defects missed, 50% of the healthy cells alarmed, cost 0.25 a cell" in text.value
+    price.value = 1
+    threshold.value = 0.5
+    assert "cost 0.50 a cell" in text.value and picture.value != seen
+
+
+def test_the_static_twin_marks_the_threshold_that_the_first_set_chose(two_sets):
+    _, alt = widgets.threshold_figure(two_sets, 10)
+    assert "lowest at 0.1" in alt and "2.75 at 0.5" in alt  # just above the healthy cell at 0.1
+
+
+@pytest.mark.parametrize("missed, K, says", [(0, 2, "missed must be above 0"), (10, 3, "two classes, got 3")])
+def test_a_threshold_needs_two_classes_and_a_price(missed, K, says):
+    e = tl.evaluate(np.full((4, K), 1 / K), np.arange(4) % K)
+    with pytest.raises(ValueError, match=says):
+        widgets.threshold_slider({"test": e}, missed)

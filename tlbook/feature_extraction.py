@@ -9,7 +9,7 @@ Concatenation keeps the vectors side by side, and is the sum read with blocks: W
 import hashlib
 import json
 from collections import deque
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,7 @@ from tlbook import cache as disk
 from tlbook.arguments import names, whole_number
 from tlbook.backbones import backbone_of
 from tlbook.device import memory_kept
-from tlbook.forward import AHEAD, Forward, Stages, choose_engine
+from tlbook.forward import AHEAD, Forward, Stages, choose_engine, in_eval_mode
 from tlbook.loading import eval_batch_size, load
 
 
@@ -160,7 +160,7 @@ def extract(
     batches = [range(i, min(i + size, len(data))) for i in range(0, len(data), size)]
     shape = (len(data), sum(widths.values()))
 
-    with _in_eval_mode(backbones):
+    with in_eval_mode(*backbones):
         job = _Job(backbones, data, stages, views, precision)
         if cache and not any(b.has_hooks for b in backbones):
             X = _from_cache(job, batches, size, shape)
@@ -243,18 +243,6 @@ def _compute(job, growing, batches, size):
     except ValueError:  # the input must change, and with it the key
         growing.discard()
         raise
-
-
-@contextmanager
-def _in_eval_mode(backbones):
-    modes = [(module, module.training) for b in backbones for module in b.modules()]
-    for b in backbones:
-        b.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def _block_widths(backbones, stages, views):

@@ -13,6 +13,7 @@ import json
 import os
 import warnings
 from collections import deque
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -113,6 +114,25 @@ class Forward:
         return _Jobs(jobs)
 
 
+def outputs(network, batches, examples, precision="auto"):
+    """Yield the output of a network for each batch, in order, by the engine that this many examples pay for.
+
+    Args:
+        network: module from a batch to a tensor, in eval mode. batches: iterable of tensors (B, …).
+        examples: how many there will be in all. precision: "auto", "float32" or "bfloat16".
+    """
+    forward, pending = None, deque()
+    for batch in batches:
+        if forward is None:
+            only = Only(network)
+            forward = Forward(only, choose_engine(only, batch[:1], examples, precision))
+        pending.append(forward.submit(batch))
+        if len(pending) > AHEAD:
+            yield pending.popleft().result()[0]
+    while pending:
+        yield pending.popleft().result()[0]
+
+
 class _Job:
     """The outputs of a batch of n, or the request that will have them."""
 
@@ -148,7 +168,7 @@ def _compile(network, example, dtype, key):
     if path is not None and path.exists() and path.with_suffix(".bin").exists():
         model = core.read_model(path)
     else:
-        with warnings.catch_warnings(), torch.no_grad():
+        with warnings.catch_warnings(), torch.no_grad(), in_eval_mode(network):
             warnings.simplefilter("ignore")  # of torch.jit, which OpenVINO traces with
             model = openvino.convert_model(network, example_input=example.contiguous(), input=list(example.shape))
         if path is not None:
@@ -189,6 +209,41 @@ def _keep(model, path):
 
 def _openvino_version():
     return importlib.metadata.version("openvino") if importlib.util.find_spec("openvino") else None
+
+
+@contextmanager
+def in_eval_mode(*networks):
+    """Every module of the networks in eval mode; afterwards each is in the mode that it was in."""
+    modes = [(module, module.training) for network in networks for module in network.modules()]
+    for network in networks:
+        network.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+class Only(nn.Module):
+    """A network of one output, as one of a tuple of outputs."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, batch):
+        return (self.network(batch),)
+
+
+class Prefix(nn.Module):
+    """A network up to and with one of its stages, as a module from a batch to that stage's output, not pooled."""
+
+    def __init__(self, model, stage):
+        super().__init__()
+        self.model, self.stage = model, stage
+
+    def forward(self, batch):
+        return self.model.prefix(self.stage)(batch)
 
 
 class Stages(nn.Module):

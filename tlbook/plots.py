@@ -12,18 +12,23 @@ from tlbook.diagrams import sum_and_concat as sum_and_concat
 from tlbook.diagrams import sum_and_concat_figure as sum_and_concat_figure
 from tlbook.figures import BLUE, GREY, ORANGE, class_labels, pixels, plt, show
 from tlbook.figures import picture as picture
+from tlbook.responses import exciting_patches as exciting_patches
+from tlbook.responses import exciting_patches_figure as exciting_patches_figure
+from tlbook.responses import receptive_fields as receptive_fields
+from tlbook.responses import receptive_fields_figure as receptive_fields_figure
 
 
-def image_grid(data, index, titles=None, columns=6):
+def image_grid(data, index, titles=None, columns=6, marks=None):
     """Show the images at ``index``, each with its class (or its title) above it.
 
     Args:
         data: a Dataset of images: uint8 tensors (1 or 3, H, W) or PIL images.
         index: the examples. titles: a string each, or None.
+        marks: {example: [(x, y, width, height), …]}, boxes to draw around what is meant, in pixels.
     """
-    index = np.asarray(index)
-    rows = -(-len(index) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(1.7 * columns, 1.95 * rows), squeeze=False)
+    index, marks = np.asarray(index), marks or {}
+    rows, side = -(-len(index) // columns), min(2.4, 7.2 / columns)  # as wide as a page
+    figure, axes = plt.subplots(rows, columns, figsize=(side * columns, (side + 0.25) * rows), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for k, (axis, i) in enumerate(zip(axes.flat, index, strict=False)):
@@ -31,8 +36,47 @@ def image_grid(data, index, titles=None, columns=6):
         axis.imshow(pixels(image), cmap="gray", vmin=0, vmax=255)
         name = titles[k] if titles is not None else data.class_names[label]
         axis.set_title(name, fontsize=10, parse_math=False)  # a "$" is a dollar
+        for x, y, width, height in marks.get(int(i), ()):
+            box = {"fill": False, "linewidth": 2, "linestyle": "--"}
+            axis.add_patch(
+                plt.Rectangle((x, y), width, height, color="white", **box | {"linestyle": "-", "linewidth": 3.5})
+            )
+            axis.add_patch(plt.Rectangle((x, y), width, height, color=ORANGE, **box))
+    figure.tight_layout(pad=0.3)
     names = ", ".join(titles if titles is not None else [data.class_names[label] for label in data.labels[index]])
-    show(figure, f"{len(index)} images of {data.name}: {names}".replace("\n", " "))
+    boxes = sum(len(marks.get(int(i), ())) for i in index)
+    said = f"{len(index)} images of {data.name}: {names}" + (f"; {boxes} places marked by boxes" if boxes else "")
+    show(figure, said.replace("\n", " "))
+
+
+def intervals(evaluations, metric="auc", baselines=()):
+    """Show a score and its 95 % interval for each of several methods, one below the other.
+
+    Args:
+        evaluations: {legend: Evaluation}. metric: of `Evaluation`. baselines: {legend: float}, dotted lines.
+    """
+    show(*intervals_figure(evaluations, metric, baselines))
+
+
+def intervals_figure(evaluations, metric="auc", baselines=()):
+    """Draw `intervals`: (figure, alt)."""
+    figure, axis = plt.subplots(figsize=(7, 1.0 + 0.5 * len(evaluations)))
+    name, told = metric.replace("_", " ").replace("auc", "AUC"), []
+    for y, (legend, found) in enumerate(evaluations.items()):
+        score, (low, high) = getattr(found, metric), found.interval[metric]
+        color, marker = ((BLUE, "o"), (ORANGE, "s"), (GREY, "^"), ("black", "D"))[y % 4]
+        axis.errorbar(score, y, xerr=[[score - low], [high - score]], fmt=marker, color=color, capsize=4, markersize=8)
+        axis.annotate(f"{score:.3f}", (score, y), (0, 8), textcoords="offset points", ha="center")
+        told.append(f"{legend} {score:.3f} ({low:.3f} to {high:.3f})")
+    for legend, value in dict(baselines).items():
+        axis.axvline(value, color=GREY, linestyle=":", label=legend)
+        told.append(f"{legend} {value:.3f}")
+    axis.set_yticks(range(len(evaluations)), list(evaluations))
+    axis.set(xlabel=f"{name}, with 95 % interval", ylim=(len(evaluations) - 0.4, -0.7))
+    if dict(baselines):
+        axis.legend()
+    figure.tight_layout()
+    return figure, f"{name} of {len(evaluations)} methods: {'; '.join(told)}."
 
 
 def tokens(encoder, text, stage="blocks.5", dimensions=24):
@@ -50,16 +94,16 @@ def tokens(encoder, text, stage="blocks.5", dimensions=24):
     z = z[: len(names)]
     most = np.abs(z[:, :dimensions]).max()
     figure, (of_each, of_all) = plt.subplots(
-        1, 2, figsize=(9, 0.34 * len(names) + 1), width_ratios=(4, 1), layout="constrained"
+        1, 2, figsize=(7.2, 0.3 * len(names) + 1), width_ratios=(4, 1), layout="constrained"
     )
     of_each.imshow(z[:, :dimensions], cmap="PuOr", vmin=-most, vmax=most, aspect="auto")
-    of_each.set_yticks(range(len(names)), names, fontsize=12)
+    of_each.set_yticks(range(len(names)), names, fontsize=10)
     of_each.set_xticks([])
-    of_each.set_title(f"after {stage}: {len(names)} tokens × {z.shape[1]} numbers, of which {dimensions}", fontsize=12)
+    of_each.set_title(f"after {stage}: {len(names)} tokens × {z.shape[1]} numbers, of which {dimensions}", fontsize=10)
     of_all.imshow(z[:, :dimensions].mean(0)[:, None], cmap="PuOr", vmin=-most, vmax=most, aspect="auto")
     of_all.set_xticks([])
     of_all.set_yticks([])
-    of_all.set_title("their mean:\none vector", fontsize=12)
+    of_all.set_title("their mean:\none vector", fontsize=10)
     show(
         figure,
         f"The {len(names)} tokens of a text ({', '.join(names)}), a row each, with the first {dimensions} of "
@@ -77,15 +121,21 @@ def spectrograms(sounds, titles, columns=3, **options):
 
     rows = -(-len(sounds) // columns)
     figure, axes = plt.subplots(
-        rows, columns, figsize=(3 * columns, 2.1 * rows), squeeze=False, sharex=True, sharey=True, layout="constrained"
+        rows,
+        columns,
+        figsize=(2.4 * columns, 1.8 * rows),
+        squeeze=False,
+        sharex=True,
+        sharey=True,
+        layout="constrained",
     )
     for axis, sound, title in zip(axes.flat, sounds, titles, strict=False):
         axis.imshow(log_mel(sound, **options), origin="lower", cmap="magma", aspect="auto", extent=(0, 1, 0, 64))
-        axis.set_title(title, fontsize=12)
+        axis.set_title(title, fontsize=10)
         axis.set_yticks([])
     for axis in axes[-1]:
-        axis.set_xlabel("seconds", fontsize=11)
-    axes[0, 0].set_ylabel("pitch", fontsize=11)
+        axis.set_xlabel("seconds", fontsize=10)
+    axes[0, 0].set_ylabel("pitch", fontsize=10)
     show(figure, f"Spectrograms of {len(sounds)} recordings, of one second each: {', '.join(titles)}.")
 
 
@@ -95,7 +145,7 @@ def few_labels(curves, score="accuracy"):
     Args:
         curves: {legend: {number of labels: [score of each draw]}}. score: its name.
     """
-    figure, axis = plt.subplots(figsize=(7, 3.8), layout="constrained")
+    figure, axis = plt.subplots(figsize=(7, 3.6), layout="constrained")
     told = []
     for (legend, by_n), (colour, style) in zip(
         curves.items(), [(BLUE, "o-"), (ORANGE, "s--"), (GREY, "^:")], strict=False
@@ -107,11 +157,11 @@ def few_labels(curves, score="accuracy"):
         told.append(f"{legend}: " + ", ".join(f"{m:.3f} with {k}" for k, m in zip(n, mean, strict=True)))
     axis.set_xscale("log", base=2)
     axis.set_xticks(n, [str(k) for k in n])
-    axis.tick_params(labelsize=11)
-    axis.set_xlabel("labelled examples", fontsize=12)
-    axis.set_ylabel(f"{score} (mean and range of draws)", fontsize=12)
+    axis.tick_params(labelsize=10)
+    axis.set_xlabel("labelled examples", fontsize=10)
+    axis.set_ylabel(f"{score} (mean and range of draws)", fontsize=10)
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=11)
+    axis.legend(fontsize=10)
     show(figure, f"{score.capitalize()} by number of labelled examples, the mean of several draws. {'; '.join(told)}.")
 
 
@@ -197,11 +247,44 @@ def learning_curve_figure(curves, metric="auc", baselines=(), at=None):
     return figure, f"{name} by number of labelled panels. {said}." + (f" Marked: {at} panels." if at else "")
 
 
+def draws(curves):
+    """Show each single score by the number of labelled panels, and the mean of the draws as a line.
+
+    Args:
+        curves: {legend: {number of labelled panels: scores, one of each draw of the panels}}.
+    """
+    show(*draws_figure(curves))
+
+
+def draws_figure(curves, own=None):
+    """Draw `draws`, and ``own``, a (number of panels, score), as a star: (figure, alt)."""
+    figure, axis = plt.subplots(figsize=(7, 3.6))
+    styles, told = [(BLUE, "o", "-"), (ORANGE, "s", "--"), (GREY, "^", ":"), ("black", "D", "-.")], []
+    for k, (legend, found) in enumerate(curves.items()):
+        color, marker, line = styles[k % len(styles)]
+        shift = 2 ** (0.12 * (k - (len(curves) - 1) / 2))
+        for n, aucs in found.items():
+            axis.plot([n * shift] * len(aucs), aucs, marker, color=color, alpha=0.4, markersize=5)
+        means = [np.mean(aucs) for aucs in found.values()]
+        axis.plot([n * shift for n in found], means, marker + line, color=color, label=f"{legend}, mean")
+        told.append(f"{legend}: " + ", ".join(f"{n} panels {m:.3f}" for n, m in zip(found, means, strict=True)))
+    if own:
+        axis.plot(*own, "*", color=ORANGE, markersize=18, markeredgecolor="black", label="your panels")
+        told.append(f"yours: {own[0]} panels {own[1]:.3f}")
+    sizes = sorted({n for found in curves.values() for n in found} | ({own[0]} if own else set()))
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(sizes, [str(n) for n in sizes])
+    axis.set(xlabel="labelled panels", ylabel="AUC on unseen panels")
+    axis.legend()
+    return figure, f"AUC by number of labelled panels, a point for each draw. Means: {'; '.join(told)}."
+
+
 def embedding(features, method="pca", index=None, class_names=None, seed=0):
     """Show the examples as points of a plane: coloured by class at the left, by group at the right.
 
     A drawing cannot keep all distances, so the text below it says what it kept: how many of a point's ten nearest
-    neighbours are of its class and of its group, in the drawing and among the standardised features themselves.
+    neighbours are of its class and of its group, in the drawing and among the standardised features themselves. Where
+    there are groups, it also says how many of the ten nearest *of other groups* share the class.
 
     Args:
         features: `Features` of N examples.
@@ -231,7 +314,7 @@ def embedding(features, method="pca", index=None, class_names=None, seed=0):
     panels = {"class": features.y[index]}
     if features.groups is not None:
         panels["group"] = np.unique(features.groups[index], return_inverse=True)[1]
-    figure, axes = plt.subplots(1, len(panels), figsize=(4.6 * len(panels), 4), squeeze=False)
+    figure, axes = plt.subplots(1, len(panels), figsize=(3.6 * len(panels), 4.2), squeeze=False)
     told = []
     for axis, (what, values) in zip(axes[0], panels.items(), strict=True):
         if what == "class" and values.max() < 3:
@@ -243,23 +326,30 @@ def embedding(features, method="pca", index=None, class_names=None, seed=0):
         else:
             axis.scatter(*plane.T, s=6, c=values, cmap="turbo", alpha=0.6)
         kept = [_neighbours_alike(Z, values) for Z in (plane, X)]
+        alike = f"10 neighbours alike: {kept[0]:.0%} here,\n{kept[1]:.0%} in feature space"
         told.append(
             f"of a point's ten nearest neighbours {kept[0]:.0%} share its {what} (in feature space {kept[1]:.0%})"
         )
         axis.set(xticks=[], yticks=[], title=f"by {what}")
-        axis.set_xlabel(f"10 neighbours alike: {kept[0]:.0%} here, {kept[1]:.0%} in feature space", fontsize=10)
+        if what == "class" and "group" in panels:
+            other = _neighbours_alike(X, values, apart=panels["group"])
+            told[-1] += f"; of the ten nearest of other groups, {other:.0%} share its class (in feature space)"
+            alike += f";\nof other groups alone {other:.0%}"
+        axis.set_xlabel(alike)
     share = pca.explained_variance_ratio_[:2].sum()
     name = f"Two principal axes, {share:.0%} of the variance" if method == "pca" else "t-SNE"
-    figure.suptitle(name, fontsize=10)
+    figure.suptitle(name)
     figure.tight_layout()
     show(figure, f"{name}, {len(index):,} examples: {'; '.join(told)}.")
 
 
-def _neighbours_alike(Z, values, k=10):
-    """The share of the k nearest neighbours that have the point's own value."""
-    from sklearn.neighbors import NearestNeighbors
-
-    near = NearestNeighbors(n_neighbors=k + 1).fit(Z).kneighbors(Z, return_distance=False)[:, 1:]
+def _neighbours_alike(Z, values, k=10, apart=None):
+    """The share of the k nearest neighbours, of other groups than ``apart`` says of the point, that have its value."""
+    distance = ((Z**2).sum(1)[:, None] - 2 * Z @ Z.T + (Z**2).sum(1)).astype(np.float32)
+    np.fill_diagonal(distance, np.inf)
+    if apart is not None:
+        distance[apart[:, None] == apart] = np.inf
+    near = np.argpartition(distance, k, axis=1)[:, :k]
     return float((values[near] == values[:, None]).mean())
 
 

@@ -360,4 +360,5 @@ def agreement(scores, evaluations, *, metric="auc", resamples=1000, seed=0):
     )
     taus = np.array([kendalltau(score, draw).statistic for draw in draws.T])
     tau, chance = kendalltau(score, reached)
-    return Agreement(float(tau), evaluation._interval(taus), float(chance), len(names))
+    interval = evaluation._interval(taus, evaluation._effective_number(first.sample_weight, first.groups))
+    return Agreement(float(tau), interval, float(chance), len(names))

@@ -137,6 +137,9 @@ class SpectrogramBackbone(Backbone):
         backbone: Backbone, whose weights it shares.
         rate: samples a second to which recordings are brought. seconds: of a recording that are heard.
         side: height and width in pixels of the picture of a spectrogram.
+        keep_pitch: average a stage's map over time alone, which keeps a value for each height: in a photograph a thing
+            is the same thing wherever it stands, in a spectrogram height is pitch. "final" is what the network's own
+            head reads, an average over all.
 
     >>> import tlbook as tl
     >>> listener = SpectrogramBackbone(tl.load_backbone(weights=None), side=64)
@@ -150,8 +153,8 @@ class SpectrogramBackbone(Backbone):
     kind = "sounds"
     augmentations = (None,)  # a mirrored recording runs backwards
 
-    def __init__(self, backbone, rate=8_000, seconds=1.0, side=128):
-        self.rate, self.seconds = rate, seconds
+    def __init__(self, backbone, rate=8_000, seconds=1.0, side=96, keep_pitch=True):
+        self.rate, self.seconds, self.keep_pitch = rate, seconds, keep_pitch
         settings = backbone.facts() | {"input_size": side}
         if backbone._fixed_size:
             settings["input_size"] = backbone.input_size
@@ -163,7 +166,11 @@ class SpectrogramBackbone(Backbone):
 
     def facts(self):
         """What rebuilds it, as `FineTuned.save` writes it."""
-        return super().facts() | {"rate": self.rate, "seconds": self.seconds}
+        return super().facts() | {k: getattr(self, k) for k in ("rate", "seconds", "keep_pitch")}
+
+    def pool(self, z):
+        """The output of a stage -> (B, C · h), its mean over time, or (B, C), over all."""
+        return z.mean(3).flatten(1) if self.keep_pitch and z.ndim == 4 else super().pool(z)
 
     def as_tensor(self, x):
         """A recording as a grey picture, uint8 (1, side, side): time to the right, pitch upwards, loud is bright."""

@@ -2,6 +2,7 @@
 
 import os
 import platform
+from html import escape
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def doctor():
     """Report versions, hardware, cache, and whether the bundled data and weights are here.
 
     Returns:
-        Table of what, here, remedy. A remedy stands where something that the course needs is missing.
+        Report, a Table of what, here, remedy. A remedy stands where something that the course needs is missing.
     """
     import tlbook
 
@@ -49,7 +50,24 @@ def doctor():
         _row("cache", f"{_short(cache.folder())} ({size / 1e6:.0f} MB; to empty it, remove the folder)"),
         _row("TLBOOK_MIRROR", os.environ.get("TLBOOK_MIRROR", "not set")),
     ]
-    return Table(rows + [_package(name, package) for name, package in BUNDLED.items()])
+    return Report(rows + [_package(name, package) for name, package in BUNDLED.items()])
+
+
+class Report(Table):
+    """What `doctor` found; a notebook shows one line, and the rest folded."""
+
+    @property
+    def summary(self):
+        """One line: what the course runs on here, or what is missing and how to get it."""
+        here = {row["what"]: row["here"] for row in self}
+        missing = [row for row in self if row["remedy"]]
+        if missing:
+            return "Missing: " + "; ".join(f"{row['what']} ({row['remedy']})" for row in missing)
+        machine = f"{here['device']}, {here['precision']}" if "precision" in here else here["device"]
+        return f"All is here: tlbook {here['tlbook']}, Python {here['python']}, torch {here['torch']} on {machine}."
+
+    def _repr_html_(self):
+        return f"<details><summary>{escape(self.summary)} Details</summary>{super()._repr_html_()}</details>"
 
 
 def _row(what, here, remedy=""):

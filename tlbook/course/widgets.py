@@ -1,14 +1,15 @@
 """What can be turned by hand, each with a static twin that a page without a kernel shows as well."""
 
 import html
-from itertools import combinations
 
 import numpy as np
 import torch
 
 from tlbook.evaluation import compare
-from tlbook.plots import interpolation, interpolation_figure, learning_curve, learning_curve_figure, picture, plt, show
+from tlbook.figures import BLUE, GREY, ORANGE
+from tlbook.plots import draws_figure, interpolation, interpolation_figure, picture, plt, show
 from tlbook.probes import linear_probe
+from tlbook.responses import maps
 
 
 def stage_explorer(backbone, data, features):
@@ -68,21 +69,21 @@ def stage_figure(backbone, data, features, cells, stages, says=None, strongest=4
     says = says or _probes(data, features)
     rows = [(int(i), stage) for i in cells for stage in stages]
     figure, axes = plt.subplots(
-        len(rows), 1 + strongest, figsize=(1.35 * (1 + strongest), 1.5 * len(rows)), squeeze=False
+        len(rows), 1 + strongest, figsize=(7.2, (7.2 / (1 + strongest) + 0.3) * len(rows)), squeeze=False
     )
     told = []
     for row, (i, stage) in zip(axes, rows, strict=True):
         image, label = data[i]
-        maps = _maps(backbone, image, stage)  # (C, h, w)
+        own = _maps(backbone, image, stage)  # (C, h, w)
         X = np.asarray(features.select(stage).X)
         top = np.argsort(-(X[i] - X.mean(0)) / (X.std(0) + 1e-9))[:strongest]
         row[0].imshow(image.squeeze().numpy(), cmap="gray", vmin=0, vmax=255)
         p = says(i, stage)
-        row[0].set_title(f"cell {i}: {data.class_names[label]}", fontsize=7)
-        row[0].set_ylabel(f"{stage}\nprobe: {p:.2f}", fontsize=7)
+        row[0].set_title(f"{i}: {data.class_names[label]}", fontsize=10)
+        row[0].set_ylabel(f"{stage}\nprobe: {p:.2f}")
         for axis, channel in zip(row[1:], top, strict=True):
-            axis.imshow(maps[channel], cmap="viridis")
-            axis.set_title(f"map {channel}, {maps.shape[1]}×{maps.shape[2]}", fontsize=7)
+            axis.imshow(own[channel], cmap="viridis")
+            axis.set_title(f"map {channel}, {own.shape[1]}×{own.shape[2]}", fontsize=10)
         for axis in row:
             axis.set(xticks=[], yticks=[])
         told.append(
@@ -93,48 +94,42 @@ def stage_figure(backbone, data, features, cells, stages, says=None, strongest=4
     return figure, "Cells and their strongest feature maps. " + "; ".join(told) + "."
 
 
-def data_size_slider(curves):
-    """Show a widget: choose a number of labelled panels, see the scores there and their paired difference.
+def panel_draw_explorer(features, split, draws, C=1e-3):
+    """Show a widget: choose *which* panels are labelled, see the score of a probe on them among those of random draws.
 
     Args:
-        curves: {legend: {number of labelled panels: Evaluation}}; at one number, all of the same examples.
+        features: Features, with groups. split: a `Split` of them; panels are chosen from ``split.train`` and judged on
+            ``split.test``. draws: {number of panels: AUCs of random draws}. C: of the probe, fixed.
 
     Returns:
-        ipywidgets.VBox; its children are the number of panels, the picture, and the text.
+        ipywidgets.VBox; its children are the choice of panels, the picture, and the text.
 
-    Raises:
-        ValueError: evaluations of other examples at one number of panels.
-
-    Lesson 01. Its static twin is `data_size_slider_static`.
+    Lesson 01. Its static twin is `panel_draw_explorer_static`.
     """
     import ipywidgets
 
-    sizes = sorted({n for found in curves.values() for n in found})
-    size = ipywidgets.SelectionSlider(options=sizes, description="panels", continuous_update=False)
+    groups, labels = features.groups[split.train], features.y[split.train]
+    options = [(f"panel {g}: {labels[groups == g].mean():.0%} defective", g) for g in np.unique(groups)]
+    panels = ipywidgets.SelectMultiple(options=options, value=[g for _, g in options[:4]], rows=8)
     picture, text = ipywidgets.HTML(), ipywidgets.HTML()
 
     def draw(_=None):
-        picture.value = _html(*learning_curve_figure(curves, at=size.value))
-        text.value = "<pre>" + html.escape("\n".join(_at_size(curves, size.value))) + "</pre>"
+        rows = split.train[np.isin(groups, panels.value)]
+        if len(np.unique(features.y[rows])) < 2:
+            text.value = "These panels have cells of one class only: choose another one too."
+            return
+        auc = linear_probe(features, split._replace(train=rows), C=C).evaluate(features, split.test).auc
+        picture.value = _html(*draws_figure({"random draws": draws}, own=(len(panels.value), auc)))
+        text.value = f"{len(panels.value)} panels, {len(rows)} cells: AUC {auc:.3f} on the panels that judge"
 
-    size.observe(draw, names="value")
+    panels.observe(draw, names="value")
     draw()
-    return ipywidgets.VBox([size, picture, text])
+    return ipywidgets.VBox([panels, picture, text])
 
 
-def data_size_slider_static(curves):
-    """Show the whole figure of `data_size_slider`."""
-    learning_curve(curves)
-
-
-def _at_size(curves, n):
-    """Lines that say the AUC of each curve at n panels, and the paired difference of each two."""
-    found = {legend: curve[n] for legend, curve in curves.items() if n in curve}
-    lines = [f"{a}: AUC {e.auc:.3f} [{e.interval['auc'][0]:.3f}, {e.interval['auc'][1]:.3f}]" for a, e in found.items()]
-    for a, b in combinations(found, 2):
-        c = compare(found[a], found[b])
-        lines.append(f"{a} − {b}: {c.difference:+.3f} [{c.interval[0]:+.3f}, {c.interval[1]:+.3f}]")
-    return lines
+def panel_draw_explorer_static(draws):
+    """Show the figure of `panel_draw_explorer`, without a choice of one's own."""
+    show(*draws_figure({"random draws": draws}))
 
 
 def interpolation_slider(curves, metric="auc"):
@@ -188,14 +183,106 @@ def _against_ends(name, found, alpha, metric):
     return told
 
 
+def threshold_slider(found, missed=10):
+    """Show a widget: choose a threshold and what a missed defect costs, see the cost of each set of cells.
+
+    Args:
+        found: {legend: Evaluation} of two classes, the second of which raises the alarm; first the set to choose on.
+        missed: the price of a missed defect in false alarms, to begin with.
+
+    Returns:
+        ipywidgets.VBox; its children are the threshold, the price, the picture, and the text.
+
+    Raises:
+        ValueError: more than two classes, a price that is not above 0.
+
+    Its static twin is `threshold_slider_static`.
+    """
+    import ipywidgets
+
+    threshold = ipywidgets.FloatSlider(
+        value=0.5, min=0, max=1, step=0.01, description="threshold", continuous_update=False
+    )
+    prices = sorted({1, 2, 5, 10, 20, 50, missed})
+    price = ipywidgets.SelectionSlider(
+        options=prices, value=missed, description="a miss costs", continuous_update=False
+    )
+    picture, text = ipywidgets.HTML(), ipywidgets.HTML()
+
+    def draw(_=None):
+        picture.value = _html(*threshold_figure(found, price.value, threshold.value))
+        text.value = "<pre>" + html.escape("\n".join(_at_threshold(found, price.value, threshold.value))) + "</pre>"
+
+    for control in (threshold, price):
+        control.observe(draw, names="value")
+    draw()
+    return ipywidgets.VBox([threshold, price, picture, text])
+
+
+def threshold_slider_static(found, missed=10):
+    """Show the whole figure of `threshold_slider`, without a threshold chosen by hand."""
+    show(*threshold_figure(found, missed))
+
+
+def threshold_figure(found, missed, at=None):
+    """Draw the cost per cell against the threshold; the lowest of the first set is marked on all.
+
+    Args:
+        found: {legend: Evaluation}, up to three. missed: the price of a missed defect in false alarms.
+        at: a threshold to mark by a vertical line.
+
+    Returns:
+        (figure, alt): a matplotlib figure, and a text that says what is in it.
+    """
+    thresholds = np.linspace(0, 1, 201)
+    curves = {name: np.array([cost(e, t, missed).mean() for t in thresholds]) for name, e in found.items()}
+    chosen = thresholds[next(iter(curves.values())).argmin()]
+    figure, axis = plt.subplots(figsize=(7, 3.6))
+    for (name, curve), line, color in zip(curves.items(), ("-", "--", ":"), (BLUE, ORANGE, GREY), strict=False):
+        axis.plot(thresholds, curve, line, color=color, label=name)
+    axis.axvline(chosen, color=GREY, linestyle="-.", label=f"chosen: {chosen:.2f}")
+    if at is not None:
+        axis.axvline(at, color="black", linewidth=0.8)
+    axis.set(
+        xlabel="threshold: alarm at this probability or more", ylabel="false alarms' worth\na cell", ylim=(0, None)
+    )
+    axis.legend()
+    told = "; ".join(
+        f"{name}: {curve[0]:.2f} at 0, {curve[100]:.2f} at 0.5, {curve[thresholds == chosen][0]:.2f} at the chosen"
+        for name, curve in curves.items()
+    )
+    return (
+        figure,
+        f"Cost per cell by threshold where a miss costs {missed}; lowest at {chosen:.2f} on the first. {told}.",
+    )
+
+
+def cost(e, threshold, missed):
+    """(N,) the cost of each example: ``missed`` for a defect below the threshold, 1 for a false alarm, else 0."""
+    if e.probabilities.shape[1] != 2:
+        raise ValueError(f"a threshold needs two classes, got {e.probabilities.shape[1]}")
+    if not missed > 0:
+        raise ValueError(f"missed must be above 0, the price of a missed defect in false alarms; got {missed!r}")
+    alarm = e.probabilities[:, 1] >= threshold
+    return missed * (~alarm & (e.labels == 1)) + 1.0 * (alarm & (e.labels == 0))
+
+
+def _at_threshold(found, missed, threshold):
+    """Lines that say what is missed, what is a false alarm, and the cost of each set."""
+    lines = []
+    for name, e in found.items():
+        alarm = e.probabilities[:, 1] >= threshold
+        lines.append(
+            f"{name}: {(~alarm)[e.labels == 1].mean():.0%} of the defects missed, {alarm[e.labels == 0].mean():.0%} of "
+            f"the healthy cells alarmed, cost {cost(e, threshold, missed).mean():.2f} a cell"
+        )
+    return lines
+
+
 def _maps(backbone, image, stage):
     """(C, h, w) what the stage computes for one image."""
-    run = backbone.forward_features if stage == "final" else backbone.prefix(stage)
     with torch.inference_mode():
-        maps = run(backbone.prepare([image]))
-    if maps.ndim != 4:
-        raise ValueError(f"{backbone.name} has tokens, not feature maps, at {stage!r}: choose a convolutional one")
-    return maps[0].float().cpu().numpy()
+        return maps(backbone, backbone.prepare([image]), stage)[0].float().cpu().numpy()
 
 
 def _probes(data, features):

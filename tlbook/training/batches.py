@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from tlbook import cache, progress
+from tlbook.forward import Prefix, outputs
 from tlbook.loading import eval_batch_size, load, read_ahead
 
 AUGMENTATIONS = {None: (0,), "flips": (0, 2, 4, 6), "dihedral": tuple(range(8))}  # the views that each draws from
@@ -45,7 +46,7 @@ class Batches:
 
     def __init__(self, model, data, until=None, dtype=torch.float32):
         self.model, self.data, self.dtype = model, data, dtype
-        self.prefix = None if until is None else model.prefix(until)
+        self.prefix = None if until is None else Prefix(model, until)
         self.place = np.full((8, len(data)), -1, dtype=np.int64)  # of (view, row) in the store
         self.stored = None
 
@@ -89,14 +90,13 @@ class Batches:
 
     def _compute(self, jobs):
         with closing(load(self.data, [rows for rows, _ in jobs], [self.model])) as loaded:
-            for (x,), (_, views) in zip(loaded, jobs, strict=True):
-                x = apply_views(x, np.asarray(views))
-                if self.prefix is None:
-                    yield x
-                else:
-                    with torch.no_grad(), torch.autocast(x.device.type, self.dtype, self.dtype != torch.float32):
-                        z = self.prefix(x)
-                    yield z.float()
+            shown = (apply_views(x, np.asarray(views)) for (x,), (_, views) in zip(loaded, jobs, strict=True))
+            if self.prefix is None:
+                yield from shown
+            else:
+                precision = str(self.dtype).removeprefix("torch.")
+                for z in outputs(self.prefix, shown, sum(len(rows) for rows, _ in jobs), precision):
+                    yield z.clone()  # outside of inference mode: what learns may keep it for its gradient
 
 
 def _reserve(shape):

@@ -82,6 +82,7 @@ class FineTuned:
                 self.model,
                 (x for (x,) in progress.track(loaded, len(batches), "predicting", " batches")),
                 len(self.class_names),
+                len(data),
             )
 
     def evaluate(self, data, index):
@@ -306,11 +307,11 @@ def _make_of_images(classes, architecture, **facts):
     return Backbone(build(architecture, classes), **facts)
 
 
-def _make_of_sounds(classes, rate, seconds, name, input_size, **facts):
+def _make_of_sounds(classes, rate, seconds, keep_pitch, name, input_size, **facts):
     from tlbook.speech import SpectrogramBackbone
 
     seen = _make_of_images(classes, name=name.removesuffix(" on spectrograms"), input_size=input_size, **facts)
-    return SpectrogramBackbone(seen, rate, seconds, input_size)
+    return SpectrogramBackbone(seen, rate, seconds, input_size, keep_pitch)
 
 
 def _make_of_texts(classes, size, **facts):
@@ -357,6 +358,7 @@ def _check_facts(facts):
     of_sounds = of_images | {
         "rate": lambda value: type(value) is int and 0 < value <= 1_000_000,
         "seconds": lambda value: is_number(value) and 0 < value <= 3_600,
+        "keep_pitch": lambda value: isinstance(value, bool),
     }
     of_texts = {
         "vocabulary": lambda value: isinstance(value, str),

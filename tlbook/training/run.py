@@ -19,6 +19,7 @@ from tlbook.data import Split
 from tlbook.device import inference_dtype
 from tlbook.evaluation import evaluate
 from tlbook.feature_extraction import extract
+from tlbook.forward import in_eval_mode, outputs
 from tlbook.loading import eval_batch_size, read_input
 from tlbook.probes import linear_probe
 from tlbook.training import checkpoints
@@ -367,7 +368,7 @@ class Run:
     def _probabilities(self, rows):
         """(n, K) of these examples, each process computing its share."""
         jobs = as_they_are(self.processes.share(rows), eval_batch_size(self.device))
-        p = probabilities(self.suffix, self.batches(jobs), len(self.data.class_names))
+        p = probabilities(self.suffix, self.batches(jobs), len(self.data.class_names), len(rows))
         return np.concatenate(self.processes.gather(p))
 
     def save(self):
@@ -476,14 +477,11 @@ def state_of(model):
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
-@torch.no_grad()
-def probabilities(network, batches, K):
-    """(N, K) float64, in eval mode; the modes of all modules are as before afterwards."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    found = [network(z).cpu().double().softmax(1).numpy() for z in batches]
-    for module, mode in modes:
-        module.training = mode
+def probabilities(network, batches, K, examples):
+    """(N, K) float64, in eval mode; the modes of all modules are as before afterwards. ``examples`` is about N."""
+    with in_eval_mode(network):
+        logits = outputs(network, batches, examples, "float32")
+        found = [z.cpu().double().softmax(1).numpy() for z in logits]
     return np.concatenate(found) if found else np.zeros((0, K))
 
 

@@ -6,25 +6,29 @@ import tlbook as tl
 from tlbook.course.exercises import Exercise
 
 
-def _always_healthy(answer):
-    data = tl.data.solar_cells()
-    test = data.split(seed=0).test
-    healthy = np.mean(data.labels[test] == 0)
-    answer = float(answer)
-    if np.isclose(answer, healthy, atol=1e-6):
-        return
-    assert not np.isclose(answer, 0.5, atol=1e-3), (
-        "That is its *balanced* accuracy, the mean over the two classes (all healthy cells found, no defective one). "
-        "Accuracy counts the cells that are right."
-    )
-    assert not np.isclose(answer, 1 - healthy, atol=1e-3), "That is the share it gets wrong: the defective cells."
-    assert not np.isclose(answer, np.mean(data.labels == 0), atol=1e-6), (
-        "That is the share over all 2,624 cells. The score to compare with is on data.labels[split.test]."
-    )
-    assert not np.isclose(answer / 100, healthy, atol=1e-3), "Right, in percent. Give it as a share between 0 and 1."
-    assert np.isclose(answer, healthy, atol=1e-3), (
-        "Calling every cell healthy is right exactly on the healthy ones: what share of the test labels is 0?"
-    )
+def _threshold(answer):
+    rng = np.random.default_rng(0)
+    for n in (40, 401):
+        labels = rng.integers(0, 2, n)
+        p = np.clip(0.3 * labels + 0.7 * rng.random(n), 0, 1).round(6)
+        of_defective = np.sort(p[labels == 1])
+        expected = of_defective[len(of_defective) - int(np.ceil(0.9 * len(of_defective)))]
+        got = float(answer(p, labels))
+        found = (of_defective >= got).mean()
+        assert not np.isclose(got, np.quantile(p, 0.1)) and not np.isclose(
+            got, np.sort(p)[n - int(np.ceil(0.9 * n))]
+        ), "That looks at all cells. Nine in ten *defective* ones are to be found: take p[labels == 1]."
+        assert not np.isclose(got, np.quantile(of_defective, 0.9), atol=1e-9), (
+            "Nine in ten defective cells lie below that one. They should lie above it, or on it."
+        )
+        assert found >= 0.9, (
+            f"With the threshold {got:.3f}, p ≥ threshold finds {found:.1%} of the defective cells; it should find at "
+            "least 90 %."
+        )
+        assert got >= expected - 1e-9, (
+            f"That finds enough ({found:.1%}), but a higher threshold would, too, with fewer false alarms: the largest "
+            f"is {expected:.3f}, not {got:.3f}."
+        )
 
 
 def _shared_panels(answer):
@@ -50,9 +54,11 @@ def _shared_panels(answer):
 
 EXERCISES = {
     "00.1": Exercise(
-        _always_healthy,
-        "Which test cells does a rule that always says 'healthy' get right? Their labels are 0.",
-        "answer = (data.labels[split.test] == 0).mean()",
+        _threshold,
+        "Sort the probabilities of the defective cells, the highest first. How many are nine in ten, rounded up?",
+        "def answer(p, labels):\n"
+        "    defective = np.sort(p[labels == 1])[::-1]\n"
+        "    return defective[int(np.ceil(0.9 * len(defective))) - 1]",
     ),
     "00.2": Exercise(
         _shared_panels,
