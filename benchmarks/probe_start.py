@@ -4,8 +4,8 @@
 
 Start at the probe or at a random head × hold BatchNorm's statistics or let them move × the head's rate as the rest's
 or ten times that: eight arms, each trained for the same three epochs at the same learning rate and with the same order
-of examples, on two halves of the panels, so that all 44 panels are judged, with as many training seeds as `SEEDS` has. Nothing is
-chosen by validation: the last epoch is kept. Writes benchmarks/results/probe_start.json. Fits are kept in
+of examples, on two halves of the panels, so that all 44 panels are judged. ``SEEDS`` says with which training seeds.
+Nothing is chosen by validation: the last epoch is kept. Writes benchmarks/results/probe_start.json. Fits are kept in
 build/probe_start as they end, so that a run that was cut goes on where it was: remove that folder to start anew.
 """
 
