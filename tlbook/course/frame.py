@@ -109,8 +109,10 @@ def glossary_page():
     links = {path.name[:2]: path.name for path in lessons()}
     where = {number: f"[{number}]({name})" for number, name in links.items()}
     english, chinese = glossary(), sorted(glossary(), key=lambda t: t["zh"].lstrip("（").lower())
-    to_chinese = [f"| {t['term']} | {t['zh']} | {t['meaning']} | {where[t['lesson']]} |" for t in english]
-    to_english = [f"| {t['zh']} | {t['term']} | {where[t['lesson']]} |" for t in chinese]
+    to_chinese = [
+        f"| {t['term']} | {t['zh']} | {t['meaning']} | {where.get(t['lesson'], t['lesson'])} |" for t in english
+    ]
+    to_english = [f"| {t['zh']} | {t['term']} | {where.get(t['lesson'], t['lesson'])} |" for t in chinese]
     return "\n".join(
         [
             "# Glossary · 术语表",
