@@ -2,7 +2,7 @@
 
     python benchmarks/lesson_06.py
 
-One run of a training is a draw. How far do several of them lie apart, and is LP-FT ahead of the five steps in their mean?
+One run of a training is a draw. How far do several lie apart, and is LP-FT ahead of the five steps in their mean?
 Writes benchmarks/results/lesson_06.json. Runs are kept in build/lesson_06 as they end:
 remove that folder to start anew.
 """
