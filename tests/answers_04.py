@@ -53,7 +53,11 @@ WRONG = {  # misconception -> (exercise, answer, words of its message)
         "Those are distances",
     ),
     "a number": ("04.1", lambda theta, theta0, strength: penalty(theta, theta0, strength).item(), "scalar tensor"),
-    "no gradient": ("04.1", lambda theta, theta0, strength: penalty(theta, theta0, strength).detach(), "gradient is lost"),
+    "no gradient": (
+        "04.1",
+        lambda theta, theta0, strength: penalty(theta, theta0, strength).detach(),
+        "gradient is lost",
+    ),
     "head forgotten": ("04.2", lambda model, lr: groups(model, lr, parts=("body",)), "would not learn"),
     "one rate": ("04.2", lambda model, lr: groups(model, lr, times=1), "should learn at 0.1"),
     "norms decay": ("04.2", lambda model, lr: groups(model, lr, norms=0.05), "should be 0, it is 0.05"),
