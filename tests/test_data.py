@@ -17,7 +17,7 @@ from PIL import Image
 from torchvision.datasets import FakeData, FashionMNIST
 
 import tlbook as tl
-from tlbook import images
+from tlbook import images, splits
 from tlbook.data import Dataset, from_dataset, solar_cells
 
 
@@ -740,3 +740,17 @@ def test_the_fewest_images_a_class_are_enough_to_be_fine_tuned_from_a_probe(tmp_
     (root / "b" / "0.png").unlink()
     with pytest.raises(ValueError, match="b has 3 usable images, fewer than 4"):
         tl.data.image_folder(root)
+
+
+def test_few_labels_are_drawn_with_the_classes_in_turn():
+    labels, rows = np.repeat([0, 1, 2], [50, 30, 3]), np.arange(0, 83)
+    for n in (1, 2, 8, 9, 20, 83):
+        drawn = splits.few(rows, labels, n, seed=3)
+        assert len(drawn) == n == len(set(drawn)) and (np.diff(drawn) > 0).all()
+        counts = np.bincount(labels[drawn], minlength=3)
+        assert counts.max() - min(counts[:2]) <= 1 or n == 83
+        assert counts[2] == min(3, -(-n // 3)) or counts[2] == min(3, n // 3)
+    assert splits.few(rows, labels, 8, seed=3).tolist() != splits.few(rows, labels, 8, seed=4).tolist()
+    for n in (0, 84):
+        with pytest.raises(ValueError, match="n must be between 1 and the 83 rows"):
+            splits.few(rows, labels, n)

@@ -592,15 +592,15 @@ def _table(path, on_error):
     texts, labels = columns.pop("text"), np.array([label.strip() for label in columns.pop("label")])
     is_good = np.array([bool(text.strip()) and bool(label) for text, label in zip(texts, labels, strict=True)])
     problems = [f"{path}, row {i + 2}: no text, or no label" for i in np.flatnonzero(~is_good)]
-    names, counts = np.unique(labels[is_good], return_counts=True)
+    found, counts = np.unique(labels[is_good], return_counts=True)
     problems += [
         f"{path}: {n} texts of {name!r}, fewer than {FEWEST}"
-        for name, n in zip(names, counts, strict=True)
+        for name, n in zip(found.tolist(), counts, strict=True)
         if n < FEWEST
     ]
     _raise_or_warn(path, problems, on_error)
 
-    names = names[counts >= FEWEST].tolist()
+    names = found[counts >= FEWEST].tolist()
     if len(names) < 2:
         raise ValueError(
             f"{path} has {len(names)} labels with enough texts ({', '.join(names)}): at least two are needed"
