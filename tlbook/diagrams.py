@@ -487,7 +487,7 @@ def differences_figure(comparisons, words="difference"):
     """
     if not comparisons:
         raise ValueError("comparisons is empty: give {name: tl.compare(a, b)}")
-    figure, axis = plt.subplots(figsize=(7.2, 0.38 * len(comparisons) + 0.9))
+    figure, axis = plt.subplots(figsize=(7.2, 0.38 * len(comparisons) + 0.9), layout="constrained")
     told = []
     for y, (name, c) in enumerate(comparisons.items()):
         low, high = c.interval
