@@ -17,7 +17,7 @@ from PIL import Image
 from torchvision.datasets import FakeData, FashionMNIST
 
 import tlbook as tl
-from tlbook import images
+from tlbook import images, splits
 from tlbook.data import Dataset, from_dataset, solar_cells
 
 
@@ -412,9 +412,9 @@ def test_one_changed_pixel_is_another_fingerprint_and_labels_are_no_part_of_it()
 
 def test_the_fingerprint_of_the_solar_cells_depends_on_their_pixels(cells):
     array = np.array(cells.inputs.array[:8])
-    before = tl.data._Tensors(array).fingerprint()
+    before = tl.data.dataset.Tensors(array).fingerprint()
     array[3, 0, 0, 0] ^= 1
-    assert tl.data._Tensors(array).fingerprint() != before
+    assert tl.data.dataset.Tensors(array).fingerprint() != before
     assert cells.fingerprint == solar_cells(64).fingerprint != before
 
 
@@ -655,7 +655,7 @@ def test_a_folder_of_the_parts_of_a_split_has_the_inner_folders_as_classes(tmp_p
     data = tl.data.image_folder(root)
     assert data.class_names == ("cat", "dog")
     for path, part, k in zip(data.columns["path"], data.columns["part"], data.labels, strict=True):
-        assert tl.data.PARTS[path.split("/")[0].lower()] == part and path.split("/")[1] == data.class_names[k]
+        assert tl.data.folders.PARTS[path.split("/")[0].lower()] == part and path.split("/")[1] == data.class_names[k]
     if len(parts) == 3:
         split = data.split(by="given")
         assert all(set(data.columns["part"][rows]) == {name} for name, rows in split._asdict().items())
@@ -740,3 +740,17 @@ def test_the_fewest_images_a_class_are_enough_to_be_fine_tuned_from_a_probe(tmp_
     (root / "b" / "0.png").unlink()
     with pytest.raises(ValueError, match="b has 3 usable images, fewer than 4"):
         tl.data.image_folder(root)
+
+
+def test_few_labels_are_drawn_with_the_classes_in_turn():
+    labels, rows = np.repeat([0, 1, 2], [50, 30, 3]), np.arange(0, 83)
+    for n in (1, 2, 8, 9, 20, 83):
+        drawn = splits.few(rows, labels, n, seed=3)
+        assert len(drawn) == n == len(set(drawn)) and (np.diff(drawn) > 0).all()
+        counts = np.bincount(labels[drawn], minlength=3)
+        assert counts.max() - min(counts[:2]) <= 1 or n == 83
+        assert counts[2] == min(3, -(-n // 3)) or counts[2] == min(3, n // 3)
+    assert splits.few(rows, labels, 8, seed=3).tolist() != splits.few(rows, labels, 8, seed=4).tolist()
+    for n in (0, 84):
+        with pytest.raises(ValueError, match="n must be between 1 and the 83 rows"):
+            splits.few(rows, labels, n)

@@ -65,6 +65,13 @@ CONTRACT = {  # the parameters of public functions, in order: lessons, the comma
     "scorecard": "until",
     "doctor": "",
     "data.solar_cells": "size",
+    "data.news": "",
+    "data.spoken_digits": "label download",
+    "data.folder": "path groups on_error",
+    "speech.log_mel": "sound rate seconds bins",
+    "speech.SpectrogramBackbone": "backbone rate seconds side keep_pitch",
+    "text.TextEncoder": "model name vocabulary max_tokens pooling",
+    "Encoder": "model name parts example",
     "data.image_folder": "path groups on_error",
     "data.from_dataset": "dataset class_names groups name fingerprint",
     "data.Dataset.subset": "self index",
@@ -91,6 +98,8 @@ def test_no_line_of_the_public_contract_is_lost(name):
     {
         "backbones.Backbone": "name num_features stages head prepare forward_features forward_head forward_stages "
         "prefix suffix",
+        "encoder.Encoder": "stages num_features views augmentations as_tensor collate prepare view head reset_head "
+        "pool forward_features forward_head forward_stages prefix suffix fingerprint has_hooks device",
         "feature_extraction.Features": "X y groups blocks save",
         "probes.Probe": "predict_proba evaluate C coef path",
         "evaluation.Evaluation": "accuracy balanced_accuracy auc log_loss interval baselines",

@@ -178,8 +178,8 @@ def test_the_spoken_digits_are_the_published_ones_where_they_are_here(monkeypatc
     assert (data.columns["part"] == "test").sum() == 300
     who = tl.data.spoken_digits("speaker")
     assert len(who.class_names) == 6 and len(np.unique(who.groups)) == 10
-    monkeypatch.setattr(tl.data, "DIGITS", "0" * 64)
-    with pytest.raises(ValueError, match="does not hold the 3,000 recordings"):
+    monkeypatch.setattr(tl.data.published, "DIGITS", "0" * 64)
+    with pytest.raises(ValueError, match="these are not the 3,000 recordings"):
         tl.data.spoken_digits()
 
 
@@ -188,8 +188,16 @@ def test_without_the_spoken_digits_it_is_said_how_to_get_them(monkeypatch, tmp_p
     monkeypatch.setenv("TLBOOK_MIRROR", str(tmp_path / "none"))
     with pytest.raises(FileNotFoundError, match=r"spoken_digits\(download=True\) fetches them"):
         tl.data.spoken_digits()
-    monkeypatch.setattr(tl.data, "_DIGITS_URL", "http://127.0.0.1:9/none.tar.gz")
+    monkeypatch.setattr(tl.data.published, "_DIGITS_URL", "http://127.0.0.1:9/none.tar.gz")
     with pytest.raises(FileNotFoundError, match="could not be fetched"):
         tl.data.spoken_digits(download=True)
     with pytest.raises(ValueError, match="label must be 'digit' or 'speaker'"):
         tl.data.spoken_digits("accent")
+
+
+def test_coarse_spectrograms_are_means_over_a_grid():
+    data = words(4)
+    F = speech.coarse_spectrograms(data, bins=32, frames=24)
+    S = log_mel(data.inputs[1])
+    assert F.X.shape == (4, 768) and F.groups is data.groups
+    assert np.allclose(F.X[1, 5 * 24 + 7], S[10:12, 28:32].mean(), atol=1e-4)

@@ -133,9 +133,10 @@ def test_what_is_no_text_is_refused(wrong):
 def test_texts_are_fine_tuned_by_the_same_call(recipe, one_thread_and_own_cache):
     data = films()
     split = data.split(test=0.25, seed=0)
-    found = tl.finetune(tiny_text(), data, split, recipe=recipe, epochs=4, lr=3e-3)
-    assert found.evaluate(data, split.test).accuracy == 1
-    stored = tl.finetune(tiny_text(), data, split, recipe=recipe, epochs=4, lr=3e-3, store_prefix=False)
+    options = {"recipe": recipe, "epochs": 16, "lr": 0.01, "batch_size": 8}
+    found = tl.finetune(tiny_text(), data, split, **options)
+    assert found.evaluate(data, split.test).auc > 0.85
+    stored = tl.finetune(tiny_text(), data, split, **options, store_prefix=False)
     assert np.allclose(found.predict(data), stored.predict(data), atol=1e-5), "a stored prefix changes nothing"
 
 
@@ -143,9 +144,9 @@ def test_lora_serves_a_text_encoder(one_thread_and_own_cache):
     data, encoder = films(), tiny_text()
     tl.lora.inject(encoder, rank=2, alpha=4, targets=[r".*attention\.(query|value)"])
     split = data.split(test=0.25, seed=0)
-    found = tl.finetune(encoder, data, split, recipe="full", epochs=4, lr=1e-2)
+    found = tl.finetune(encoder, data, split, recipe="full", epochs=16, lr=0.05, batch_size=8)
     before = found.predict(data)
-    assert found.evaluate(data, split.test).accuracy == 1 and found.epoch > 0
+    assert found.evaluate(data, split.test).auc > 0.85 and found.epoch > 0
     tl.lora.merge(found.model)
     assert np.allclose(found.predict(data), before, atol=1e-6)
 
@@ -185,7 +186,7 @@ def test_news_are_the_published_articles_and_copies_stay_together():
 
 
 def test_news_that_were_changed_are_refused(monkeypatch):
-    monkeypatch.setattr(tl.data, "NEWS", "0" * 64)
+    monkeypatch.setattr(tl.data.published, "NEWS", "0" * 64)
     with pytest.raises(ValueError, match="does not hold the 2,225 articles"):
         tl.data.news()
 
@@ -195,3 +196,19 @@ def test_a_data_set_of_strings_is_a_data_set():
     assert isinstance(data, Dataset) and data.reads_in_parallel and data.kind.name == "texts"
     assert data.fingerprint != tl.data.from_dataset([("good films", 1), ("bad film", 0)] * 4).fingerprint
     assert tl.extract(tiny_text(), data, cache=False).X.shape == (8, 16)
+
+
+def test_tfidf_is_scikit_learns_and_learns_words_from_the_training_rows_alone():
+    data = films()
+    data.inputs[47] = "a word that stands nowhere else nowhere"
+    F = text.tfidf(data, np.arange(40))
+    assert np.allclose(np.linalg.norm(F.X[:40], axis=1), 1) and F.blocks == {"tfidf": slice(0, F.X.shape[1])}
+    assert F.X[47].sum() == 0, "no word of it is known from the rows that may be learned from"
+    other = text.tfidf(data, np.arange(40), texts=["good film", "bad film"] * 24)
+    assert other.X.shape == (48, 3) and np.array_equal(other.X[0], other.X[2])
+
+
+def test_what_is_read_of_a_text_is_its_beginning_in_words():
+    encoder = tiny_text()
+    encoder.set_max_tokens(6)
+    assert encoder.begin("The films, was he very good?") == "the films [UNK]"

@@ -58,7 +58,8 @@ def read_wav(path, file=None):
     if x.dtype.kind in "iu":
         middle = 128 if x.dtype == np.uint8 else 0
         x = (x.astype(np.float32) - middle) / 2 ** (8 * x.dtype.itemsize - 1)
-    sound = Sound(np.asarray(x, dtype=np.float32).reshape(len(x), -1).mean(1), int(rate))
+    x = np.asarray(x, dtype=np.float32)
+    sound = Sound(x.mean(1) if x.ndim > 1 else x, int(rate))
     try:
         _check(sound)
     except ValueError as error:
@@ -126,6 +127,26 @@ def log_mel(sound, rate=8_000, seconds=1.0, bins=BINS):
     # Decibels on the mel scale
     S = 10 * np.log10(np.maximum(mel_filters(bins, size, rate) @ power.T, 1e-10))
     return np.maximum(S - S.max(), -RANGE).astype(np.float32)
+
+
+def coarse_spectrograms(data, bins=32, frames=24):
+    """Spectrograms as `Features`: means over a grid of ``bins`` × ``frames``; what is known before any network.
+
+    Args:
+        data: Dataset of N `Sound`. bins: a divisor of 64. frames: at most the 97 of a second; the rest of a division is
+            left out at the end.
+
+    Returns:
+        Features (N, bins · frames), one block, "spectrogram".
+
+    Lesson 09.
+    """
+    from tlbook.feature_extraction import Features
+
+    S = np.stack([log_mel(sound) for sound in data.inputs])  # (N, 64, 97)
+    each = S.shape[2] // frames
+    X = S[:, :, : frames * each].reshape(len(S), bins, BINS // bins, frames, each).mean((2, 4)).reshape(len(S), -1)
+    return Features(X, data.labels, data.groups, {"spectrogram": slice(0, X.shape[1])})
 
 
 class SpectrogramBackbone(Backbone):

@@ -87,3 +87,31 @@ def _stratified_group_parts(labels, groups, shares, edges, rng, draws):
         part_of[g] = np.where(empty | (left > empty.sum()), lacking, -np.inf).argmax()
         lacking[part_of[g]] -= size[g]
     return part_of[group]
+
+
+def few(rows, labels, n, seed=0):
+    """Draw ``n`` of ``rows`` at random, the classes taken in turn, so that none has more than one example more.
+
+    Args:
+        rows: integers, positions in ``labels``. labels: (N,) classes. n: how many; a class that has run out is passed
+            over.
+
+    Returns:
+        A sorted index array.
+
+    Raises:
+        ValueError: ``n`` is not between 1 and the number of rows.
+
+    >>> labels = np.array([0, 0, 0, 0, 0, 1, 1, 2])
+    >>> labels[few(np.arange(8), labels, 5)].tolist()
+    [0, 0, 1, 1, 2]
+    """
+    rows, labels = np.asarray(rows), np.asarray(labels)
+    if not 1 <= n <= len(rows):
+        raise ValueError(f"n must be between 1 and the {len(rows)} rows, got {n!r}")
+    rows = generator(seed).permutation(rows)
+    turn = np.empty(len(rows), dtype=np.int64)  # the how-manieth of its class
+    for k in np.unique(labels[rows]):
+        of_class = np.flatnonzero(labels[rows] == k)
+        turn[of_class] = np.arange(len(of_class))
+    return np.sort(rows[np.argsort(turn, kind="stable")[:n]])

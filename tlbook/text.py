@@ -15,6 +15,7 @@ Lesson 09. Works cited below:
 import functools
 import warnings
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -156,6 +157,10 @@ class TextEncoder(Encoder):
         """The tokens of a text, as strings, all of them: what `as_tensor` makes numbers of."""
         return _tokenizer(self.vocabulary).encode(_as_text(text)).tokens
 
+    def begin(self, text):
+        """The part of a text that is read, as words: its first tokens, the pieces of a word put together again."""
+        return " ".join(self.tokens(text)[: self.max_tokens - 2]).replace(" ##", "")
+
     def as_tensor(self, x):
         """A document as the numbers of its tokens, (max_tokens,) int64: [CLS], its first tokens, [SEP], and 0 to fill.
 
@@ -252,6 +257,30 @@ def _warn_of_unknown_tokens(name):
         "little",
         stacklevel=3,
     )
+
+
+def tfidf(data, rows, texts=None, words=5_000):
+    """TF-IDF: counts of words, the rare ones more, as `Features`; the rival that knows no language.
+
+    Which words there are, and how rare each is, is learned from the texts of ``rows``, without their labels.
+
+    Args:
+        data: Dataset of strings. rows: what may be learned from, such as ``split.train``.
+        texts: N strings to count in place of the data's own. words: how many at most, the most frequent ones.
+
+    Returns:
+        Features (N, D), one block, "tfidf"; each row has the length 1.
+
+    Lesson 09.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    from tlbook.feature_extraction import Features
+
+    texts = list(data.inputs) if texts is None else list(texts)
+    counts = TfidfVectorizer(sublinear_tf=True, max_features=words, min_df=2).fit([texts[i] for i in rows])
+    X = counts.transform(texts).toarray().astype(np.float32)
+    return Features(X, data.labels, data.groups, {"tfidf": slice(0, X.shape[1])})
 
 
 def load_minilm(weights="default"):
