@@ -45,11 +45,14 @@ gpu:
 	PYTHONPATH="$(CURDIR):$(CURDIR)/build/gpu" TLBOOK_CACHE="$(CURDIR)/build/gpu-cache" $(PYTHON) benchmarks/gpu.py
 
 bench-long: .venv/bench.installed
+	$(BIN)/python benchmarks/probe_start.py
+	$(BIN)/python benchmarks/lesson_06.py
 	$(BIN)/python benchmarks/lesson_01.py
 	$(BIN)/python benchmarks/small_data.py
 	$(BIN)/python benchmarks/fine_tuning.py peers
 	$(BIN)/python benchmarks/fine_tuning.py recipes
 	$(BIN)/python benchmarks/fine_tuning.py paper
+	$(BIN)/python benchmarks/league.py
 
 prove: .venv/test.installed
 	$(PYTEST) -m prove

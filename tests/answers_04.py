@@ -4,13 +4,13 @@ import torch
 from torch.nn import functional as F
 
 
-def penalty(theta, theta0, alpha):
-    return sum(alpha / 2 * ((theta[n] - theta0[n]) ** 2).sum() for n in theta0)
+def penalty(theta, theta0, strength):
+    return sum(strength / 2 * ((theta[n] - theta0[n]) ** 2).sum() for n in theta0)
 
 
-def flat(theta, theta0, alpha):
+def flat(theta, theta0, strength):
     parts = [(theta[name] - start).flatten() for name, start in theta0.items()]
-    return alpha * torch.cat(parts).square().sum() / 2
+    return strength * torch.cat(parts).square().sum() / 2
 
 
 def groups(model, lr, times=10, decay=0.05, norms=0.0, parts=("body", "head")):
@@ -38,22 +38,26 @@ RIGHT = {"04.1": [penalty, flat], "04.2": [groups], "04.3": [loop()]}
 WRONG = {  # misconception -> (exercise, answer, words of its message)
     "weight decay": (
         "04.1",
-        lambda theta, theta0, alpha: alpha / 2 * sum(theta[n].square().sum() for n in theta0),
+        lambda theta, theta0, strength: strength / 2 * sum(theta[n].square().sum() for n in theta0),
         "That is weight decay",
     ),
     "the head too": (
         "04.1",
-        lambda theta, theta0, alpha: alpha / 2 * sum((theta[n] - theta0.get(n, 0)).square().sum() for n in theta),
+        lambda theta, theta0, strength: strength / 2 * sum((theta[n] - theta0.get(n, 0)).square().sum() for n in theta),
         "The head is in it",
     ),
-    "no half": ("04.1", lambda theta, theta0, alpha: 2 * penalty(theta, theta0, alpha), "Twice too much"),
+    "no half": ("04.1", lambda theta, theta0, strength: 2 * penalty(theta, theta0, strength), "Twice too much"),
     "not squared": (
         "04.1",
-        lambda theta, theta0, alpha: alpha / 2 * sum((theta[n] - theta0[n]).norm() for n in theta0),
+        lambda theta, theta0, strength: strength / 2 * sum((theta[n] - theta0[n]).norm() for n in theta0),
         "Those are distances",
     ),
-    "a number": ("04.1", lambda theta, theta0, alpha: penalty(theta, theta0, alpha).item(), "scalar tensor"),
-    "no gradient": ("04.1", lambda theta, theta0, alpha: penalty(theta, theta0, alpha).detach(), "gradient is lost"),
+    "a number": ("04.1", lambda theta, theta0, strength: penalty(theta, theta0, strength).item(), "scalar tensor"),
+    "no gradient": (
+        "04.1",
+        lambda theta, theta0, strength: penalty(theta, theta0, strength).detach(),
+        "gradient is lost",
+    ),
     "head forgotten": ("04.2", lambda model, lr: groups(model, lr, parts=("body",)), "would not learn"),
     "one rate": ("04.2", lambda model, lr: groups(model, lr, times=1), "should learn at 0.1"),
     "norms decay": ("04.2", lambda model, lr: groups(model, lr, norms=0.05), "should be 0, it is 0.05"),

@@ -11,6 +11,7 @@ from small import SPLIT, spots, tiny
 import tlbook as tl
 from tlbook import diagrams, plots
 from tlbook.data import Dataset, Split
+from tlbook.evaluation import Comparison
 from tlbook.feature_extraction import Features
 from tlbook.training.classifier import FineTuned
 
@@ -279,3 +280,17 @@ def test_each_picture_is_shown_with_its_text(grouped, monkeypatch):
     for name, given in calls.items():
         getattr(plots, name)(*copy.copy(given))
         assert shown[-1] == getattr(plots, f"{name}_figure")(*given)[1]
+
+
+def test_differences_stand_at_their_values_and_are_full_where_the_interval_leaves_zero_out():
+    found = {"better": Comparison("auc", 0.02, (0.01, 0.03)), "unclear": Comparison("auc", -0.01, (-0.03, 0.02))}
+    figure, alt = plots.differences_figure(found, "AUC − AUC")
+    points = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
+    assert [float(line.get_xdata()[0]) for line in points] == [0.02, -0.01]
+    assert [line.get_markerfacecolor() == "white" for line in points] == [False, True]
+    bars = {line.get_label(): tuple(line.get_xdata()) for line in figure.axes[0].lines if line.get_label() in found}
+    assert bars == {name: c.interval for name, c in found.items()}
+    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == list(found)
+    assert "better: +0.020 [+0.010, +0.030]; unclear: -0.010 [-0.030, +0.020]" in alt
+    with pytest.raises(ValueError, match="comparisons is empty"):
+        plots.differences_figure({})

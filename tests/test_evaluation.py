@@ -236,3 +236,20 @@ def test_a_class_without_an_example_is_named_beside_the_scores():
     assert weightless.absent == [2]
     complete = tl.evaluate(p, [0] * 6 + [1] * 5 + [2])
     assert complete.absent == [] and "No example" not in repr(complete)
+
+
+def test_the_defects_found_by_inspecting_the_highest_scores_first_are_counted():
+    from tlbook.evaluation import found_by_inspection
+
+    rng = np.random.default_rng(0)
+    labels, groups = rng.integers(0, 2, 200), np.repeat(np.arange(10), 20)
+    score = 1 / (1 + np.exp(-(labels + rng.normal(size=200))))
+    e = tl.evaluate(np.stack([1 - score, score], 1), labels, groups=groups, resamples=10)
+    for share, (found, low, high) in zip((0.1, 0.3), found_by_inspection(e, 1, (0.1, 0.3)), strict=True):
+        first = np.argsort(-score)[: int(200 * share)]
+        assert found == pytest.approx(labels[first].sum() / labels.sum())
+        assert low < found < high
+    for positive in (0, 1):  # a score that knows nothing finds what any order finds
+        blind = tl.evaluate(np.full((200, 2), 0.5), rng.permutation(labels), groups=groups, resamples=10)
+        _, low, high = found_by_inspection(blind, positive, [0.3])[0]
+        assert low < 0.3 < high

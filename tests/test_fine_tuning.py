@@ -176,7 +176,7 @@ def test_the_line_ends_at_the_start_and_at_the_result():
 
 def test_figures_say_what_they_show(monkeypatch):
     shown = []
-    monkeypatch.setattr(tl.plots, "show", lambda figure, alt: shown.append((figure, alt)))
+    monkeypatch.setattr(tl.plots, "show", lambda figure, alt, **_: shown.append((figure, alt)))
     found = tl.finetune(tiny(), DATA, SPLIT, **FAST)
     tl.plots.history(found)
     tl.plots.loss_line(fine_tuning.loss_along_line(found, DATA, SPLIT.val))

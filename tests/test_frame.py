@@ -91,11 +91,11 @@ def test_a_term_is_explained_no_later_than_in_the_lesson_that_the_glossary_names
 
 
 def test_the_glossary_page_has_every_term_from_english_and_from_chinese():
-    page = (ROOT / "notebooks" / "glossary.md").read_text(encoding="utf-8")
+    page = (ROOT / "GLOSSARY.md").read_text(encoding="utf-8")
     assert page == frame.glossary_page(), "run: make links"
     for entry in frame.glossary():
         assert f"| {entry['term']} | {entry['zh']} |" in page and f"| {entry['zh']} | {entry['term']} |" in page
-    for name in re.findall(r"\]\((\w+\.ipynb)\)", page):
+    for name in re.findall(r"\]\(notebooks/(\w+\.ipynb)\)", page):
         assert (ROOT / "notebooks" / name).exists(), name
 
 
@@ -150,3 +150,7 @@ def test_the_repositorys_address_is_the_one_of_pyproject_and_moves_with_it(tmp_p
 def test_the_lesson_list_holds_lessons_only():
     found = {path.name for path in (ROOT / "notebooks").iterdir() if path.is_file() and path.suffix != ".png"}
     assert found == {path.name for path in LESSONS}
+
+
+def test_the_lab_serves_the_repository_so_that_the_course_map_is_found():
+    assert '--ServerApp.root_dir="$(CURDIR)"' in (ROOT / "Makefile").read_text(encoding="utf-8")

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import tlbook as tl
+from tlbook.training.recipes import LPFT
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,10 @@ def judged():
         data = tl.data.Dataset(cells.inputs, labels, cells.class_names, cells.groups)
         torch.manual_seed(seed or 0)
         backbone = tl.load_backbone() if seed is None else tl.load_backbone(weights=None)
-        found = tl.finetune(backbone, data, split, recipe="lp_ft", epochs=3, lr=3e-4, augment="flips")
+        if seed is not None:
+            tl.recalibrate_batchnorm(backbone, data, split.train[::2])
+        recipe = LPFT(until="blocks.1")
+        found = tl.finetune(backbone, data, split, recipe=recipe, epochs=3, lr=3e-4, augment="flips")
         return found.evaluate(data, split.test)
 
     return judged
@@ -55,3 +59,25 @@ def test_the_probe_of_today_has_on_the_tables_halves_what_the_text_says():
         judged = tl.evaluate(p, data.labels[rows], groups=data.groups[rows], resamples=1)
         assert judged.auc == pytest.approx(auc, abs=0.01)  # the probe that divided by any deviation: 0.780, 0.868
         assert within is None or judged.within_group_auc == pytest.approx(within, abs=0.01)
+
+
+RECORDED = Path(__file__).parents[1] / "benchmarks/results/probe_start.json"
+
+
+def test_the_switches_of_the_text_are_the_recorded_ones():
+    text = (Path(__file__).parents[1] / "notebooks" / "04_fine_tuning.ipynb").read_text(encoding="utf-8")
+    recorded = json.loads(RECORDED.read_text(encoding="utf-8"))
+    for row in recorded["arms"]:
+        assert "{:.3f} ({:.2f} … {:.2f})".format(row["AUC"], *row["interval"]) in text
+
+
+@pytest.mark.prove
+def test_one_recorded_arm_comes_out_again():
+    recorded = json.loads(RECORDED.read_text(encoding="utf-8"))
+    (row,) = [r for r in recorded["arms"] if r["probe start"] and r["BatchNorm held"] and r["head's rate"] == 1]
+    data = tl.data.solar_cells(recorded["size"])
+    fold = data.folds(2, by="group", val=0, seed=0)[0]
+    how = {"epochs": recorded["epochs"], "lr": recorded["lr"], "augment": "flips", "seed": recorded["seeds"][0]}
+    found = tl.finetune(tl.load_backbone(), data, fold, recipe=LPFT(head_multiplier=1.0), **how)
+    auc = tl.evaluate(found.predict(data.subset(fold.test)), data.labels[fold.test], resamples=1).auc
+    assert auc == pytest.approx(row["AUC of each half, first seed"][0], abs=0.02)

@@ -32,12 +32,17 @@ def expert(data):
 
 
 @pytest.fixture(scope="module")
-def random(expert):
+def random(expert, data):
     """Experts that started from two networks that were never trained."""
+
+    mono = data.split(test=0.5, val=0, seed=0).train
+    mono = mono[data.columns["kind"][mono] == "mono"]
 
     def from_random(seed):
         torch.manual_seed(seed)
-        return expert(tl.load_backbone(weights=None))
+        blank = tl.load_backbone(weights=None)
+        tl.recalibrate_batchnorm(blank, data, mono[::2])  # held at 0 and 1, its statistics would normalise nothing
+        return expert(blank)
 
     return [from_random(seed) for seed in (0, 1)]
 

@@ -4,6 +4,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from small import spots, tiny
 
@@ -72,9 +73,22 @@ def test_the_figure_of_intervals_says_every_score_with_its_interval(curves):
     plots.plt.close(figure)
 
 
+def test_photographs_are_a_smaller_file_with_the_same_alternative_text():
+    noise = np.random.default_rng(0).normal(size=(300, 300)).cumsum(0).cumsum(1)
+    found = []
+    for photographs in (False, True):
+        figure, axis = plots.plt.subplots()
+        axis.imshow(noise)
+        found.append(plots.picture(figure, "a photograph", photographs))
+    drawing, photograph = found
+    assert len(photograph.png) < len(drawing.png)
+    assert 'alt="a photograph"' in photograph._repr_html_() and "data:image/jpeg" in photograph._repr_html_()
+    assert Image.open(io.BytesIO(photograph.png)).size == Image.open(io.BytesIO(drawing.png)).size
+
+
 def test_a_grid_marks_what_is_meant_and_says_so(monkeypatch):
     shown = []
-    monkeypatch.setattr(plots, "show", lambda figure, alt: shown.append((figure, alt)))
+    monkeypatch.setattr(plots, "show", lambda figure, alt, **_: shown.append((figure, alt)))
     plots.image_grid(spots(), [0, 3], marks={3: [(1, 2, 4, 4)]})
     figure, alt = shown[0]
     assert [len(axis.patches) for axis in figure.axes[:2]] == [0, 2] and "1 places marked" in alt
@@ -134,7 +148,7 @@ def test_the_interpolation_slider_refuses_a_curve_without_an_end(line):
 def shown(monkeypatch):
     """The alternative texts of the figures that were shown."""
     texts = []
-    monkeypatch.setattr(plots, "show", lambda figure, alt: (texts.append(alt), plots.plt.close(figure)))
+    monkeypatch.setattr(plots, "show", lambda figure, alt, **_: (texts.append(alt), plots.plt.close(figure)))
     return texts
 
 
@@ -281,4 +295,40 @@ def test_letters_that_matplotlibs_own_font_lacks_are_drawn_with_another_that_is_
 def test_a_thousand_classes_are_drawn_without_names_at_a_size_that_can_be_saved():
     figure, _ = plots.confusion_matrix_figure(evaluated(1000, 2000), tuple(map(str, range(1000))))
     assert max(figure.get_size_inches()) <= 36 and not any("999" in text for text in texts_of(figure))
+    plots.plt.close(figure)
+
+
+def test_two_descents_are_drawn_to_scale_with_their_true_angle():
+    start = {"a": torch.zeros(2), "b": torch.zeros(1)}
+    ends = [
+        {"a": torch.tensor([3.0, 0.0]), "b": torch.tensor([0.0])},
+        {"a": torch.tensor([2.0, 0.0]), "b": start["b"] + 2},
+    ]
+    figure, alt = plots.descents_figure(start, ends)
+    assert "3.00 and 2.83" in alt and "2.24 apart" in alt and "cosine is 0.71" in alt
+    tips = [line.get_xydata()[0] for line in figure.axes[0].lines if line.get_marker() in ("o", "s")][:2]
+    assert np.allclose(tips, [[3, 0], [2, 2]], atol=1e-6)
+    plots.plt.close(figure)
+
+
+def test_the_picture_of_a_transfer_counts_what_its_report_lists():
+    old, new = (torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, k)) for k in (9, 2))
+    report = tl.transfer(old, new, adapt={"1[.].*": "new_head", "0.weight": lambda source, target: source})
+    figure, alt = plots.transfer_map_figure(report)
+    assert (
+        "1 tensors copied, 1 adapted, 2 initialised; 2 of the source unused" in alt and "New: 1.weight, 1.bias" in alt
+    )
+    words = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert words == ["1 copied", "1 adapted", "2 initialised", "2 unused"]
+    plots.plt.close(figure)
+
+
+def test_the_worst_mistake_of_each_group_is_shown_with_its_note():
+    data, found = spots(n=12), FineTuned(tiny(), Table(), 0, ("a", "b"))
+    labels, groups = np.zeros(12, dtype=int), np.repeat([0, 1, 2], 4)
+    score = np.linspace(0.99, 0.6, 12)
+    e = tl.evaluate(np.stack([1 - score, score], 1), labels, groups=groups, resamples=10)
+    notes = [f"note {i}" for i in range(12)]
+    figure, alt = plots.worst_mistakes_figure(found, data, range(12), e, notes=notes, one_per_group=True)
+    assert "3 worst" in alt and all(f"(note {i})" in alt for i in (0, 4, 8)) and "note 1)" not in alt
     plots.plt.close(figure)

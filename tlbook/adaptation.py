@@ -21,9 +21,9 @@ Li, Wang, Shi, Liu, Hou, Revisiting batch normalization for practical domain ada
 import copy
 
 import numpy as np
+import torch
 
-from tlbook.feature_extraction import Features, extract
-from tlbook.parameter_transfer import recalibrate_batchnorm
+from tlbook.feature_extraction import Features, _slices
 
 
 def centre(X, groups):
@@ -133,9 +133,8 @@ def coral(source, target, *, ridge=1.0):
 def adabn(backbone, data, *, groups=None, stages=("final",)):
     """Extract features with the BatchNorm statistics of each example's own group.
 
-    For each group a copy of the backbone gets the means and variances of that group's photographs
-    (`tl.recalibrate_batchnorm`, the whole group as one batch) and extracts its features. Labels are not used, weights
-    stay as they are.
+    The whole group goes through a copy of the backbone as one batch, with every BatchNorm layer in train mode: it
+    normalises by the mean and variance of that batch. Labels are not used, weights stay as they are.
 
     Args:
         backbone: with BatchNorm; it is not changed. data: a Dataset. groups: (N,), those of ``data`` unless given.
@@ -145,7 +144,7 @@ def adabn(backbone, data, *, groups=None, stages=("final",)):
         Features of all N examples, in float32, in the order of ``data``.
 
     Raises:
-        ValueError: no groups; whatever `tl.extract` refuses.
+        ValueError: no groups; a stage that is none.
 
     Lesson 07. Li et al., 2016.
     """
@@ -153,14 +152,24 @@ def adabn(backbone, data, *, groups=None, stages=("final",)):
     if groups is None or len(groups) != len(data):
         raise ValueError(f"adabn needs the group of each of the {len(data)} examples: give groups=")
 
-    model, parts, rows = copy.deepcopy(backbone), [], []
+    model = copy.deepcopy(backbone).eval()
+    for module in model.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.train()
+    parts, rows = {stage: [] for stage in stages}, []
     for group in np.unique(groups):
         members = np.flatnonzero(groups == group)
-        recalibrate_batchnorm(model, data, members, batch_size=len(members))
-        parts.append(extract(model, data.subset(members), stages=stages, precision="float32", cache=False))
+        with torch.inference_mode():
+            found = model.forward_stages(model.prepare([data[int(i)][0] for i in members]), stages)
+        for stage in stages:
+            parts[stage].append(found[stage].float().cpu().numpy())
         rows.append(members)
+
+    # Back into the order of the data, the stages side by side.
     order = np.argsort(np.concatenate(rows))
-    return Features(np.concatenate([part.X for part in parts])[order], data.labels, data.groups, parts[0].blocks)
+    X = {stage: np.concatenate(part)[order] for stage, part in parts.items()}
+    blocks = _slices({stage: x.shape[1] for stage, x in X.items()})
+    return Features(np.concatenate(list(X.values()), axis=1), data.labels, data.groups, blocks)
 
 
 def _each(X, groups, change):

@@ -462,3 +462,43 @@ def _two_classes(evaluation, labels):
     if not np.isin(y, (0, 1)).all() or not ((p >= 0) & (p <= 1)).all():
         raise ValueError("labels must be 0 or 1, and probabilities 0 … 1: pass a softmax, not logits")
     return p, y
+
+
+def differences(comparisons, words="difference"):
+    """Show paired differences, each with its interval; the arguments of its figure."""
+    show(*differences_figure(comparisons, words))
+
+
+def differences_figure(comparisons, words="difference"):
+    """Draw Comparisons (of `tl.compare`) as points with their 95 % intervals, and a line at 0: no difference.
+
+    Points are full where the interval leaves 0 out.
+
+    Args:
+        comparisons: {name: Comparison}, from the top down. words: what the axis below is called.
+
+    Returns:
+        (figure, alt): a matplotlib figure, and a text that says what is in it.
+
+    Raises:
+        ValueError: nothing to draw.
+
+    Lesson 03.
+    """
+    if not comparisons:
+        raise ValueError("comparisons is empty: give {name: tl.compare(a, b)}")
+    figure, axis = plt.subplots(figsize=(7.2, 0.38 * len(comparisons) + 0.9))
+    told = []
+    for y, (name, c) in enumerate(comparisons.items()):
+        low, high = c.interval
+        clear = low > 0 or high < 0
+        axis.plot([low, high], [y, y], color=BLUE, linewidth=2, label=name)
+        axis.plot(c.difference, y, "o", color=BLUE, markerfacecolor=BLUE if clear else "white", markersize=8)
+        axis.text(1.02, y, f"{c.difference:+.3f}".replace("-", "−"), transform=axis.get_yaxis_transform(), va="center")
+        told.append(f"{name}: {c.difference:+.3f} [{low:+.3f}, {high:+.3f}]")
+    axis.axvline(0, color="black", linewidth=0.8)
+    axis.set_yticks(range(len(comparisons)), list(comparisons))
+    axis.set(ylim=(len(comparisons) - 0.5, -0.5), xlabel=words)
+    axis.spines[["top", "right", "left"]].set_visible(False)
+    axis.tick_params(axis="y", length=0)
+    return figure, f"{words}, with 95 % intervals. {'; '.join(told)}."

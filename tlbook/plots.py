@@ -4,6 +4,8 @@ import numpy as np
 
 from tlbook.diagrams import anatomy as anatomy
 from tlbook.diagrams import anatomy_figure as anatomy_figure
+from tlbook.diagrams import differences as differences
+from tlbook.diagrams import differences_figure as differences_figure
 from tlbook.diagrams import holdout as holdout
 from tlbook.diagrams import holdout_figure as holdout_figure
 from tlbook.diagrams import scores as scores
@@ -46,7 +48,7 @@ def image_grid(data, index, titles=None, columns=6, marks=None):
     names = ", ".join(titles if titles is not None else [data.class_names[label] for label in data.labels[index]])
     boxes = sum(len(marks.get(int(i), ())) for i in index)
     said = f"{len(index)} images of {data.name}: {names}" + (f"; {boxes} places marked by boxes" if boxes else "")
-    show(figure, said.replace("\n", " "))
+    show(figure, said.replace("\n", " "), photographs=True)
 
 
 def intervals(evaluations, metric="auc", baselines=()):

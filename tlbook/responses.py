@@ -45,7 +45,7 @@ def seen(backbone, image, stage):
 
 def receptive_fields(backbone, image, stages):
     """Show how much of an image each stage sees; the arguments of its figure."""
-    show(*receptive_fields_figure(backbone, image, stages))
+    show(*receptive_fields_figure(backbone, image, stages), photographs=True)
 
 
 def receptive_fields_figure(backbone, image, stages):

@@ -9,7 +9,7 @@
 | links to neighbours, Colab, Binder; set-up  | the file names; pyproject.toml      |
 | `[Kumar et al., 2022](… "kumar2022")`       | references.json, cited by key       |
 | the list of references at the end           | references.json, and what is cited  |
-| the glossary, notebooks/glossary.md         | glossary.json                       |
+| the glossary, GLOSSARY.md                   | glossary.json                       |
 
 The figure of the READMEs, score_card.png, is the one that lesson 10 is stored with.
 """
@@ -107,15 +107,17 @@ def framed(path, titles):
 def glossary_page():
     """The glossary as Markdown: from English, and from Chinese in the order of the signs (Latin letters first)."""
     links = {path.name[:2]: path.name for path in lessons()}
-    where = {number: f"[{number}]({name})" for number, name in links.items()}
+    where = {number: f"[{number}](notebooks/{name})" for number, name in links.items()}
     english, chinese = glossary(), sorted(glossary(), key=lambda t: t["zh"].lstrip("（").lower())
-    to_chinese = [f"| {t['term']} | {t['zh']} | {t['meaning']} | {where[t['lesson']]} |" for t in english]
-    to_english = [f"| {t['zh']} | {t['term']} | {where[t['lesson']]} |" for t in chinese]
+    to_chinese = [
+        f"| {t['term']} | {t['zh']} | {t['meaning']} | {where.get(t['lesson'], t['lesson'])} |" for t in english
+    ]
+    to_english = [f"| {t['zh']} | {t['term']} | {where.get(t['lesson'], t['lesson'])} |" for t in chinese]
     return "\n".join(
         [
             "# Glossary · 术语表",
             "",
-            "Each term is set in bold in the lesson where it is explained. [Course map](../README.md#course-map) · "
+            "Each term is set in bold in the lesson where it is explained. [Course map](README.md#course-map) · "
             "[from Chinese](#从中文查起)",
             "",
             "| term | 中文 | meaning | lesson |",
@@ -137,7 +139,7 @@ def frame():
     titles = {path.name: title(nbformat.read(path, as_version=4)) for path in lessons()}
     for path in lessons():
         nbformat.write(framed(path, titles), path)
-    (NOTEBOOKS / "glossary.md").write_text(glossary_page(), encoding="utf-8")
+    (ROOT / "GLOSSARY.md").write_text(glossary_page(), encoding="utf-8")
     (NOTEBOOKS / "score_card.png").write_bytes(figure())
 
 

@@ -57,6 +57,7 @@ class Block(nn.Module):
 class EfficientNetLite0(nn.Module):
     """Logits (B, 1000) of images (B, 3, H, W) in −1 … 1.
 
+    >>> import torch
     >>> EfficientNetLite0().eval()(torch.zeros(1, 3, 64, 64)).shape
     torch.Size([1, 1000])
 

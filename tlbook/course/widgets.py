@@ -49,7 +49,7 @@ def stage_explorer(backbone, data, features):
 
 def stage_explorer_static(backbone, data, features, cells, stages):
     """Show what `stage_explorer` shows, for several cells and stages at once, as a figure."""
-    show(*stage_figure(backbone, data, features, cells, stages))
+    show(*stage_figure(backbone, data, features, cells, stages), photographs=True)
 
 
 def stage_figure(backbone, data, features, cells, stages, says=None, strongest=4):

@@ -29,11 +29,11 @@ def _l2_sp(answer):
     assert not alike(0.25 * (moved + theta["head"].square().sum())), (
         "The head is in it. It was not transferred: L2-SP has nothing to pull it towards."
     )
-    assert not alike(0.5 * moved), "Twice too much: the formula has alpha / 2."
+    assert not alike(0.5 * moved), "Twice too much: the formula has strength / 2."
     assert not alike(0.25 * moved.sqrt()), "That is the distance; the penalty is its square."
     norms = sum((theta[n] - theta0[n]).norm() for n in theta0)
     assert not alike(0.25 * norms), "Those are distances; the penalty sums their squares."
-    assert alike(0.25 * moved), "alpha / 2 times the sum of (theta - theta0)², over the names in theta0."
+    assert alike(0.25 * moved), "strength / 2 times the sum of (theta - theta0)², over the names in theta0."
 
 
 class _Small(nn.Module):
@@ -111,8 +111,8 @@ EXERCISES = {
     "04.1": Exercise(
         _l2_sp,
         "Loop over theta0, not over theta: the head is then left out by itself.",
-        "def answer(theta, theta0, alpha):\n"
-        "    return alpha / 2 * sum((theta[name] - theta0[name]).square().sum() for name in theta0)",
+        "def answer(theta, theta0, strength):\n"
+        "    return strength / 2 * sum((theta[name] - theta0[name]).square().sum() for name in theta0)",
     ),
     "04.2": Exercise(
         _groups,

@@ -1,0 +1,189 @@
+"""The league table: every method of the course at one size, on folds in which all 44 panels are held out.
+
+    python benchmarks/league.py            # hours on two cores; goes on where it was cut
+    python benchmarks/league.py --table    # the table of what is fitted so far, and the figure
+
+All methods see the same images, folds, flips and training seeds. Each chooses its learning rate by the loss on
+validation panels held out of the training part, from three rates, with the first seed; the other seeds take that rate.
+Gradual unfreezing gets the epochs that it needs to free all stages, training from scratch enough to reach its plateau:
+validation chooses the epoch of every method. Fits are kept in build/league as they end: remove that folder to start
+anew.
+
+Writes benchmarks/results/league.json and league.png: the mean AUC over seeds of each method with its interval over
+panels (which leaves out the seeds: their standard deviation stands beside it), and paired differences to the probe and
+to full fine-tuning.
+"""
+
+import argparse
+import copy
+import json
+import os
+import platform
+import subprocess
+import time
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import tlbook as tl
+from tlbook.evaluation import _draws, _interval
+from tlbook.training.recipes import LPFT, Full, Gradual, Head, Surgical
+
+HERE = Path(__file__).parent
+FITS = HERE.parent / "build" / "league"
+SIZE, EPOCHS, FOLDS, SEEDS = 96, 5, 4, (0, 1, 2)
+LORA = {"rank": 4, "alpha": 8, "targets": [r"model\.blocks\.[56]\..*conv_pwl?", r"model\.conv_head"]}
+METHODS = {  # name: (recipe, objective, epochs, learning rates); the probe has none of these to choose
+    "head": (Head(), None, EPOCHS, (1e-4, 3e-4, 1e-3)),
+    "full": (Full(), None, EPOCHS, (3e-5, 1e-4, 3e-4)),
+    "full, L2-SP": (Full(), tl.Objective(l2_sp=0.1, l2_head=0.01), EPOCHS, (3e-5, 1e-4, 3e-4)),
+    "surgical": (Surgical(stage="blocks.1"), None, EPOCHS, (1e-4, 3e-4, 1e-3)),
+    "gradual": (Gradual(), None, 12, (3e-5, 1e-4, 3e-4)),
+    "LP-FT": (LPFT(), None, EPOCHS, (3e-5, 1e-4, 3e-4)),
+    "LoRA": (LPFT(until="blocks.4"), None, EPOCHS, (3e-4, 1e-3, 3e-3)),
+    "from scratch": (Full(head_multiplier=1.0), None, 60, (3e-4, 1e-3, 3e-3)),
+}
+
+
+def kept(name, make):
+    """The JSON value of ``make()``, from the file of an earlier run if there is one."""
+    path = FITS / f"{name}.json"
+    if not path.exists():
+        value = make()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_suffix(".part").write_text(json.dumps(value))
+        path.with_suffix(".part").replace(path)
+        print(f"{name}: {value['seconds']:.0f} s, epoch {value['epoch']}", flush=True)
+    return json.loads(path.read_text())
+
+
+def start_of(method, seed):
+    torch.manual_seed(seed)
+    backbone = tl.load_backbone(weights=None if method == "from scratch" else "default")
+    if method == "LoRA":
+        tl.lora.inject(backbone, **LORA)
+    return backbone
+
+
+def fit(method, data, fold, lr, seed):
+    recipe, objective, epochs, _ = METHODS[method]
+    begin = time.perf_counter()
+    how = {"recipe": recipe, "objective": objective, "epochs": epochs, "lr": lr, "augment": "flips", "seed": seed}
+    found = tl.finetune(start_of(method, seed), data, fold, **how)
+    seconds = time.perf_counter() - begin
+    moved = sum(p.numel() for n, p in found.model.named_parameters() if not torch.equal(p, found.start[n]))
+    p, val_loss = found.predict(data.subset(fold.test)), found.history[found.epoch]["val loss"]
+    return {"p": p.tolist(), "val loss": val_loss, "epoch": found.epoch, "seconds": seconds, "moved": moved}
+
+
+def probe(data, fold):
+    begin = time.perf_counter()
+    features = tl.extract(tl.load_backbone(), data)
+    found = tl.linear_probe(features, fold)
+    p = found.predict_proba(np.asarray(features.X[fold.test]))
+    return {"p": p.tolist(), "epoch": 0, "seconds": time.perf_counter() - begin, "moved": found.coef.size + 1}
+
+
+def of_method(method, data, folds):
+    """{seed: [a fit for each fold]}, the rate of each fold chosen on its validation panels with the first seed."""
+    if method == "probe":
+        fits = [kept(f"probe-{k}", lambda f=fold: probe(data, f)) for k, fold in enumerate(folds)]
+        return dict.fromkeys(SEEDS, fits)
+    rates = METHODS[method][3]
+    searched = [
+        {
+            lr: kept(f"{method}-{k}-{lr:g}-{SEEDS[0]}", lambda f=fold, r=lr: fit(method, data, f, r, SEEDS[0]))
+            for lr in rates
+        }
+        for k, fold in enumerate(folds)
+    ]
+    best = [min(of, key=lambda lr: of[lr]["val loss"]) for of in searched]
+    found = {SEEDS[0]: [of[lr] for of, lr in zip(searched, best, strict=True)]}
+    for seed in SEEDS[1:]:
+        found[seed] = [
+            kept(f"{method}-{k}-{lr:g}-{seed}", lambda f=fold, r=lr, s=seed: fit(method, data, f, r, s))
+            for (k, fold), lr in zip(enumerate(folds), best, strict=True)
+        ]
+    return found
+
+
+def judge(fits, data, folds):
+    """(AUC of each seed, draws of their mean over panels, within-panel AUC of each seed)"""
+    index = np.concatenate([fold.test for fold in folds])
+    judged = [
+        tl.evaluate(np.concatenate([f["p"] for f in of_seed]), data.labels[index], groups=data.groups[index])
+        for of_seed in fits.values()
+    ]
+    draws = [_draws(e.probabilities, e.labels, e.sample_weight, e.groups, 2000, 0)["auc"] for e in judged]
+    return [e.auc for e in judged], np.mean(draws, axis=0), [e.within_group_auc for e in judged]
+
+
+def rows_of(found, data, folds):
+    judged, n = {name: judge(fits, data, folds) for name, fits in found.items()}, len(np.unique(data.groups))
+    for name, (aucs, draws, within) in judged.items():
+        fits = [f for of_seed in found[name].values() for f in of_seed]
+        row = {"method": name, "AUC": float(np.mean(aucs)), "interval": list(_interval(draws, n))}
+        row |= {"AUC of each seed": aucs, "within panels": float(np.mean(within))}
+        row |= {
+            "moved": max(f["moved"] for f in fits),
+            "seconds a fit, median": float(np.median([f["seconds"] for f in fits])),
+        }
+        row["epochs chosen"] = [f["epoch"] for f in fits]
+        for other in ("probe", "full"):
+            if other != name and other in judged:
+                aucs_of, draws_of, _ = judged[other]
+                gap = {"AUC": float(np.mean(aucs) - np.mean(aucs_of)), "interval": list(_interval(draws - draws_of, n))}
+                row[f"less {other}"] = gap
+        yield row
+
+
+def forest(rows, path):
+    """Draw the methods as points with intervals, best first, with the paired differences to the probe beside them."""
+    plt, rows = tl.plots.plt, sorted(rows, key=lambda row: row["AUC"])
+    figure, axes = plt.subplots(1, 2, figsize=(9, 0.45 * len(rows) + 1.2), sharey=True, layout="constrained")
+    for y, row in enumerate(rows):
+        for axis, value in ((axes[0], row), (axes[1], row.get("less probe"))):
+            if value is not None:
+                axis.plot(value["interval"], [y, y], color=tl.plots.GREY)
+                axis.plot(value["AUC"], y, "o", color=tl.plots.BLUE)
+        axes[0].plot(row["AUC of each seed"], [y] * len(row["AUC of each seed"]), "|", color=tl.plots.ORANGE)
+    axes[0].set_yticks(range(len(rows)), [row["method"] for row in rows], fontsize=11)
+    axes[0].set_xlabel("AUC on unseen panels (bars: seeds)", fontsize=11)
+    axes[1].axvline(0, color="black", linewidth=0.8)
+    axes[1].set_xlabel("less the probe, paired", fontsize=11)
+    figure.savefig(path, dpi=160)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--table", action="store_true", help="only what is fitted so far")
+    only_table, data = parser.parse_args().table, tl.data.solar_cells(SIZE)
+    folds, found = data.folds(FOLDS, by="group", val=0.2, seed=0), {}
+    for method in ("probe", *METHODS):
+        if only_table and len(list(FITS.glob(f"{method}-*.json"))) < FOLDS * (
+            1 if method == "probe" else len(SEEDS) + 2
+        ):
+            continue
+        found[method] = of_method(method, data, folds)
+    rows = list(rows_of(found, data, folds))
+    for row in rows:
+        print({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items() if k != "epochs chosen"})
+    describe = ["git", "describe", "--always", "--dirty"]
+    result = {
+        "command": "python benchmarks/league.py",
+        "commit": subprocess.run(describe, capture_output=True, text=True, cwd=HERE).stdout.strip(),
+        "date": date.today().isoformat(),
+        "hardware": f"{tl.device.describe()}, {os.cpu_count()} cores, {platform.machine()}",
+        "size": SIZE,
+        "folds": FOLDS,
+        "seeds": list(SEEDS),
+        "table": rows,
+    }
+    (HERE / "results" / "league.json").write_text(json.dumps(result, indent=1) + "\n")
+    forest(copy.deepcopy(rows), HERE / "results" / "league.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""What lesson 06 says of other seeds is what was recorded."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_table_of_seeds_is_the_recorded_one():
+    text = (ROOT / "notebooks" / "06_worked_example.ipynb").read_text(encoding="utf-8")
+    recorded = json.loads((ROOT / "benchmarks/results/lesson_06.json").read_text(encoding="utf-8"))
+    for name in ("five steps", "LP-FT"):
+        row = recorded[name]
+        seeds = ", ".join(f"{auc:.3f}" for auc in row["AUC of each seed"])
+        assert f"| {seeds} | {row['mean']:.3f} | {row['standard deviation over seeds']:.3f} |" in text
+    gain = recorded["LP-FT − five steps"]
+    low, high = gain["interval over panels"]
+    assert f"{gain['mean']:.3f}, with an interval over panels from −{-low:.3f} to {high:.3f}" in text
+
+
+@pytest.mark.prove
+def test_a_recorded_seed_comes_out_again():
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("lesson_06", ROOT / "benchmarks" / "lesson_06.py")
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    recorded = json.loads((ROOT / "benchmarks/results/lesson_06.json").read_text(encoding="utf-8"))
+    found = benchmark.run(1)
+    for name in ("five steps", "LP-FT"):
+        assert found[name]["AUC"] == pytest.approx(recorded[name]["AUC of each seed"][1], abs=0.03)
