@@ -1,6 +1,7 @@
 """Why is LP-FT ahead of full fine-tuning? The two recipes differ in three things; here each of them is switched alone.
 
-    python benchmarks/probe_start.py
+    python benchmarks/probe_start.py             # fits what is not fitted yet
+    python benchmarks/probe_start.py --so-far    # the table of the arms that are fitted
 
 Start at the probe or at a random head × hold BatchNorm's statistics or let them move × the head's rate as the rest's
 or ten times that: eight arms, each trained for the same three epochs at the same learning rate and with the same order
@@ -14,6 +15,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 import time
 from datetime import date
 from pathlib import Path
@@ -28,7 +30,8 @@ from tlbook.training.recipes import LPFT, Full
 HERE = Path(__file__).parent
 FITS = HERE.parent / "build" / "probe_start"
 SIZE, EPOCHS, LR, SEEDS = 64, 3, 3e-4, (0,)
-ARMS = list(itertools.product((True, False), (True, False), (1.0, 10.0)))  # probe start, BatchNorm held, head's rate
+SWITCHES = itertools.product((10.0, 1.0), (True, False), (True, False))
+ARMS = [(probe, held, rate) for rate, probe, held in SWITCHES]  # probe start, BatchNorm held, head's rate
 
 
 def name_of(arm):
@@ -36,10 +39,14 @@ def name_of(arm):
     return f"{'probe' if probe else 'random'}-{'held' if held else 'moving'}-{rate:g}"
 
 
+def file_of(arm, half, seed):
+    return FITS / f"{name_of(arm)}-{half}-{seed}.json"
+
+
 def fit(arm, data, fold, seed):
     """{"p": test probabilities, "seconds": …} of one arm on one half, from disk if it was fitted before."""
     probe, held, rate = arm
-    path = FITS / f"{name_of(arm)}-{fold[0]}-{seed}.json"
+    path = file_of(arm, fold[0], seed)
     if not path.exists():
         recipe = (LPFT if probe else Full)(freeze_batchnorm=held, head_multiplier=rate)
         start = time.perf_counter()
@@ -73,42 +80,47 @@ def effect(found, sign):
 def main():
     data = tl.data.solar_cells(SIZE)
     folds = list(enumerate(data.folds(2, by="group", val=0, seed=0)))
-    fits = {}
-    for seed, arm, fold in itertools.product(SEEDS, ARMS, folds):
-        fits[arm, fold[0], seed] = fit(arm, data, fold, seed)
+    arms = ARMS
+    if "--so-far" in sys.argv:
+        arms = [arm for arm in ARMS if all(file_of(arm, k, seed).exists() for k, _ in folds for seed in SEEDS)]
+    fits = {
+        (arm, fold[0], seed): fit(arm, data, fold, seed) for seed, arm, fold in itertools.product(SEEDS, arms, folds)
+    }
     index = np.concatenate([fold.test for _, fold in folds])
 
-    # The eight arms, each a mean over seeds
+    # The arms, each a mean over seeds
     judged = {
         (arm, seed): tl.evaluate(
             np.concatenate([fits[arm, k, seed]["p"] for k, _ in folds]), data.labels[index], groups=data.groups[index]
         )
-        for arm in ARMS
+        for arm in arms
         for seed in SEEDS
     }
-    found = {arm: mean_over_seeds([judged[arm, seed] for seed in SEEDS]) for arm in ARMS}
+    found = {arm: mean_over_seeds([judged[arm, seed] for seed in SEEDS]) for arm in arms}
     table = [
         {"probe start": arm[0], "BatchNorm held": arm[1], "head's rate": arm[2], **effect(found, {arm: 1.0})}
         | {"AUC of each seed": [judged[arm, seed].auc for seed in SEEDS]}
         | {"AUC of each half, first seed": [auc_of(fits[arm, k, SEEDS[0]]["p"], data, fold) for k, fold in folds]}
         | {"within panels": float(np.mean([judged[arm, seed].within_group_auc for seed in SEEDS]))}
         | {"seconds a fit, median": float(np.median([fits[arm, k, s]["seconds"] for k, _ in folds for s in SEEDS]))}
-        for arm in ARMS
+        for arm in arms
     ]
 
-    # What one switch does, whatever the other two: half of the arms less the other half
-    what = ("probe start", "BatchNorm held", "head's rate as the rest's")
-    on = (True, True, 1.0)
-    effects = {
-        name: effect(found, {arm: (1 if arm[k] == on[k] else -1) / 4 for arm in ARMS}) for k, name in enumerate(what)
-    }
-    for held, rate in itertools.product((True, False), (1.0, 10.0)):
-        name = f"probe start, BatchNorm {'held' if held else 'moving'}, head's rate × {rate:g}"
-        effects[name] = effect(found, {(True, held, rate): 1, (False, held, rate): -1})
-    for probe, rate in itertools.product((True, False), (1.0, 10.0)):
-        name = f"BatchNorm held, {'probe' if probe else 'random'} start, head's rate × {rate:g}"
-        effects[name] = effect(found, {(probe, True, rate): 1, (probe, False, rate): -1})
-    effects["LP-FT − full"] = effect(found, {(True, True, 1.0): 1, (False, False, 10.0): -1})
+    # What one switch does: two arms that differ in it alone, and half of all arms less the other half
+    effects, on = {}, {"probe start": True, "BatchNorm held": True, "head's rate": 1.0}
+    for k, name in enumerate(on):
+        flipped = {
+            arm: next(a for a in ARMS if a[k] != arm[k] and a[:k] + a[k + 1 :] == arm[:k] + arm[k + 1 :])
+            for arm in arms
+        }
+        for arm, off in flipped.items():
+            if arm[k] == on[name] and off in arms:
+                effects[f"{name}: {name_of(arm)} − {name_of(off)}"] = effect(found, {arm: 1, off: -1})
+        if len(arms) == len(ARMS):
+            effects[f"{name}, all arms"] = effect(found, {arm: (1 if arm[k] == on[name] else -1) / 4 for arm in arms})
+    lp_ft, full = (True, True, 1.0), (False, False, 10.0)
+    if lp_ft in arms and full in arms:
+        effects["LP-FT − full"] = effect(found, {lp_ft: 1, full: -1})
 
     describe = ["git", "describe", "--always", "--dirty"]
     result = {

@@ -412,9 +412,9 @@ def test_one_changed_pixel_is_another_fingerprint_and_labels_are_no_part_of_it()
 
 def test_the_fingerprint_of_the_solar_cells_depends_on_their_pixels(cells):
     array = np.array(cells.inputs.array[:8])
-    before = tl.data._Tensors(array).fingerprint()
+    before = tl.data.dataset.Tensors(array).fingerprint()
     array[3, 0, 0, 0] ^= 1
-    assert tl.data._Tensors(array).fingerprint() != before
+    assert tl.data.dataset.Tensors(array).fingerprint() != before
     assert cells.fingerprint == solar_cells(64).fingerprint != before
 
 
@@ -655,7 +655,7 @@ def test_a_folder_of_the_parts_of_a_split_has_the_inner_folders_as_classes(tmp_p
     data = tl.data.image_folder(root)
     assert data.class_names == ("cat", "dog")
     for path, part, k in zip(data.columns["path"], data.columns["part"], data.labels, strict=True):
-        assert tl.data.PARTS[path.split("/")[0].lower()] == part and path.split("/")[1] == data.class_names[k]
+        assert tl.data.folders.PARTS[path.split("/")[0].lower()] == part and path.split("/")[1] == data.class_names[k]
     if len(parts) == 3:
         split = data.split(by="given")
         assert all(set(data.columns["part"][rows]) == {name} for name, rows in split._asdict().items())

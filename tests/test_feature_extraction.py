@@ -348,7 +348,8 @@ def test_a_sum_adds_the_views_and_of_one_extractor_is_that_extractor(backbone, d
     views = ["identity", "hflip"]
     parts = tl.extract(backbone, data, views=views)
     total = tl.extract(backbone, data, views=views, combine="sum")
-    assert list(total.blocks) == ["sum"]
+    assert total.blocks == {"sum": slice(0, total.X.shape[1])}
+    assert np.array_equal(total.y, data.labels) and np.array_equal(total.groups, data.groups)
     assert np.array_equal(total.X, sum(parts.X[:, block] for block in parts.blocks.values()))
     assert np.array_equal(tl.extract(backbone, data, combine="sum").X, tl.extract(backbone, data).X)
 
@@ -359,6 +360,8 @@ def test_a_linear_map_of_the_concatenation_is_a_sum_of_projections(backbone, dat
     W = rng.normal(size=(features.X.shape[1], 4)).astype(np.float32)
     total = features.sum({name: W[block] for name, block in features.blocks.items()})
     assert np.allclose(total.X, features.X @ W, atol=1e-5 * np.abs(features.X @ W).max())
+    exact = features.sum({name: W[block].astype(np.float64) for name, block in features.blocks.items()})
+    assert total.X.dtype == exact.X.dtype == np.float32
     with pytest.raises(ValueError, match="projections are for"):
         features.sum({"layer1": W})
 
@@ -451,6 +454,7 @@ def test_blocks_are_selected_by_name(backbone, data):
     assert np.array_equal(some.y, features.y) and np.array_equal(some.groups, features.groups)
     assert list(some.blocks) == ["final", "stem"]
     assert np.array_equal(some.X[:, some.blocks["stem"]], features.X[:, features.blocks["stem"]])
+    assert np.shares_memory(features.select("stem").X, features.X)  # one block of a mapped file is not read into memory
     for names in (["layer9"], []):
         with pytest.raises(ValueError, match="the blocks are"):
             features.select(*names)

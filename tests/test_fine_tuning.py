@@ -1,6 +1,7 @@
 """Fine-tuning: the objective is its formula, and the loop goes down it."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -53,6 +54,30 @@ def test_the_mean_over_equal_batches_is_the_loss_of_them_all():
     term = tl.Objective().data_term
     parts = [term(logits[i : i + 6], y[i : i + 6], s[i : i + 6]) for i in range(0, 24, 6)]
     assert torch.stack(parts).mean().item() == pytest.approx(term(logits, y, s).item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_a_step_goes_down_the_gradient_of_the_weighted_mean_however_the_batch_is_cut(parts):
+    torch.manual_seed(0)
+    x, y, s, model = torch.randn(9, 4), torch.arange(9) % 2, torch.rand(9), nn.Linear(4, 2)
+    plain = nn.Linear(4, 2)
+    plain.load_state_dict(model.state_dict())
+    loss = (s * nn.functional.cross_entropy(plain(x), y, reduction="none")).mean()
+    loss.backward()
+
+    rows = np.array_split(np.arange(9), parts)
+    fake = SimpleNamespace(
+        objective=tl.Objective(), device=torch.device("cpu"), optimizer=torch.optim.SGD(model.parameters(), lr=0.5),
+        settings=SimpleNamespace(accumulate=parts, clip=1e9), processes=SimpleNamespace(size=1), network=model,
+        forward=model, y=y, s=s, model=model, theta0={},
+    )  # fmt: skip
+    total, norm = fine_tuning._step(fake, [(torch.from_numpy(r), x[r]) for r in rows], 9)
+    assert total.item() == pytest.approx(loss.item(), rel=1e-5)
+    assert norm.item() == pytest.approx(
+        torch.cat([p.grad.flatten() for p in plain.parameters()]).norm().item(), rel=1e-5
+    )
+    for p, q in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(p.detach(), q.detach() - 0.5 * q.grad)
 
 
 def test_weights_have_mean_one_and_balance_the_classes_of_the_training_part_only():
@@ -172,6 +197,13 @@ def test_the_line_ends_at_the_start_and_at_the_result():
     line = fine_tuning.loss_along_line(found, DATA, SPLIT.val, alphas=(0.0, 1.0))
     assert line[0]["loss"] == pytest.approx(found.history[0]["val loss"], rel=1e-4)
     assert line[1]["loss"] == pytest.approx(found.history[found.epoch]["val loss"], rel=1e-4)
+    assert line[1]["AUC"] == pytest.approx(found.history[found.epoch]["val AUC"], abs=1e-6)
+    before = {name: value.clone() for name, value in found.model.state_dict().items()}
+    fine_tuning.loss_along_line(found, DATA, SPLIT.val, alphas=(0.0,))
+    assert all(torch.equal(value, before[name]) for name, value in found.model.state_dict().items())
+    for beyond in (-0.1, 1.1):
+        with pytest.raises(ValueError, match="alphas must be in"):
+            fine_tuning.loss_along_line(found, DATA, SPLIT.val, alphas=(0.5, beyond))
 
 
 def test_figures_say_what_they_show(monkeypatch):

@@ -22,9 +22,10 @@ def exported(tmp_path_factory):
     return found, path, torch.stack([x for x, _ in DATA]).expand(-1, 3, -1, -1)
 
 
-def test_the_exported_classifier_answers_as_the_original(exported):
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_the_exported_classifier_answers_as_the_original(exported, engine):
     found, path, pixels = exported
-    p, cost = int8.answer(path, pixels)
+    p, cost = int8.answer(path, pixels, engine)
     assert np.allclose(p, found.predict(DATA), atol=1e-3) and cost.seconds > 0
 
 

@@ -102,6 +102,7 @@ def test_every_target_tensor_is_copied_reshaped_or_initialised_and_every_other_s
     groups = [set(report.copied), set(report.reshaped), set(report.initialised)]
     assert set().union(*groups) == set(names) and sum(map(len, groups)) == len(names)
     assert groups[1:] == [resized, dropped] and set(report.unused) == {"extra"}
+    assert report.unused["extra"] == ("extra", (2,), None, "")
     after = raw(target)
     for name, move in report.copied.items():
         assert move.source == f"model.{name}" and after[name] == raw(source)[move.source]
@@ -339,6 +340,27 @@ def test_resampled_position_embeddings_equal_timms(old, new, prefix):
     truth = resample_abs_pos_embed(source, list(new), list(old), num_prefix_tokens=prefix)
     torch.testing.assert_close(resampled, truth, rtol=1e-5, atol=1e-5)
     assert torch.equal(resampled[:, :prefix], source[:, :prefix])  # the class token is kept
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "grids", "told"),
+    [
+        (10, 21, {}, "10 and 21 tokens are not grids square and square after"),
+        (17, 7, {"target_grid": (2, 4)}, r"17 and 7 tokens are not grids square and \(2, 4\) after"),
+        (7, 17, {"source_grid": (2, 4)}, r"7 and 17 tokens are not grids \(2, 4\) and square after"),
+        (4, 9, {"source_grid": (2, 2), "target_grid": (2, 2)}, "4 and 9 tokens"),
+    ],
+)
+def test_tokens_that_are_no_two_grids_are_named_with_what_was_tried(old, new, grids, told):
+    with pytest.raises(TransferError, match=told):
+        position_embedding(torch.zeros(1, old, 8), torch.zeros(1, new, 8), **grids)
+
+
+@pytest.mark.parametrize(("old", "new"), [(1, 4), (4, 1)])
+def test_a_grid_may_be_a_single_patch(old, new):
+    source = torch.randn(1, old + 1, 8)
+    found = position_embedding(source, torch.zeros(1, new + 1, 8), (math.isqrt(old),) * 2, (math.isqrt(new),) * 2)
+    assert found.shape == (1, new + 1, 8) and torch.equal(found[:, 0], source[:, 0])
 
 
 def test_a_vit_moves_to_another_resolution_as_timm_moves_it():
@@ -706,7 +728,8 @@ def test_a_failed_recalibration_leaves_the_statistics_as_they_were(fault):
         data = Interrupted(data)
     before = raw(model)
     error = {"nan": ValueError, "missing": IndexError, "interrupt": KeyboardInterrupt}[fault]
-    with pytest.raises(error):
+    told = {"nan": "^the new BatchNorm statistics are not finite: look for NaN in the weights or the inputs$"}
+    with pytest.raises(error, match=told.get(fault)):
         recalibrate_batchnorm(model, data, range(25 if fault == "missing" else 24), batch_size=6)
     assert raw(model) == before and all(m.training for m in model.modules()) and model[1].momentum == 0.3
 

@@ -178,7 +178,7 @@ def test_the_spoken_digits_are_the_published_ones_where_they_are_here(monkeypatc
     assert (data.columns["part"] == "test").sum() == 300
     who = tl.data.spoken_digits("speaker")
     assert len(who.class_names) == 6 and len(np.unique(who.groups)) == 10
-    monkeypatch.setattr(tl.data, "DIGITS", "0" * 64)
+    monkeypatch.setattr(tl.data.published, "DIGITS", "0" * 64)
     with pytest.raises(ValueError, match="these are not the 3,000 recordings"):
         tl.data.spoken_digits()
 
@@ -188,7 +188,7 @@ def test_without_the_spoken_digits_it_is_said_how_to_get_them(monkeypatch, tmp_p
     monkeypatch.setenv("TLBOOK_MIRROR", str(tmp_path / "none"))
     with pytest.raises(FileNotFoundError, match=r"spoken_digits\(download=True\) fetches them"):
         tl.data.spoken_digits()
-    monkeypatch.setattr(tl.data, "_DIGITS_URL", "http://127.0.0.1:9/none.tar.gz")
+    monkeypatch.setattr(tl.data.published, "_DIGITS_URL", "http://127.0.0.1:9/none.tar.gz")
     with pytest.raises(FileNotFoundError, match="could not be fetched"):
         tl.data.spoken_digits(download=True)
     with pytest.raises(ValueError, match="label must be 'digit' or 'speaker'"):

@@ -186,7 +186,7 @@ def test_news_are_the_published_articles_and_copies_stay_together():
 
 
 def test_news_that_were_changed_are_refused(monkeypatch):
-    monkeypatch.setattr(tl.data, "NEWS", "0" * 64)
+    monkeypatch.setattr(tl.data.published, "NEWS", "0" * 64)
     with pytest.raises(ValueError, match="does not hold the 2,225 articles"):
         tl.data.news()
 

@@ -81,19 +81,8 @@ def anatomy_figure(model, optimizer=None, cut=None, *, new=None):
     found = {part.kind: part.said for part in parts}
     kinds = {kind: found[kind] for kind in _PARTS if kind in found and kind != "empty"}
 
-    # A row for each part, with a bar that is as long as its parameters are many
     figure, axis = plt.subplots(figsize=(7.2, 0.42 * len(parts) + 1.1))
-    most = max(part.parameters for part in parts)
-    for y, part in enumerate(parts):
-        colour, hatch = _PARTS[part.kind]
-        box = {"facecolor": colour, "hatch": hatch, "edgecolor": "black", "linewidth": 0.8}
-        axis.add_patch(Rectangle((0, y - 0.36), 1.5, 0.72, label=part.name, **box))
-        axis.text(0.75, y, f"{part.width:,}", ha="center", va="center", bbox=_PLAIN)
-        axis.add_patch(Rectangle((1.9, y - 0.2), 3 * part.parameters / most, 0.4, label="parameters", **box))
-        words = f"{part.parameters:,}  {part.words}" if optimizer or len(kinds) > 1 else f"{part.parameters:,}"
-        axis.text(2.0 + 3 * part.parameters / most, y, words, va="center", parse_math=False)
-        if y:
-            axis.annotate("", (0.75, y - 0.36), (0.75, y - 0.64), arrowprops={"arrowstyle": "-|>", "color": "black"})
+    _strip(axis, parts, spoken=optimizer is not None or len(kinds) > 1)
 
     # Where it is cut
     if cut is not None:
@@ -113,6 +102,21 @@ def anatomy_figure(model, optimizer=None, cut=None, *, new=None):
     told = "; ".join(f"{p.name}, {p.width:,} wide, {p.parameters:,} parameters, {p.words}" for p in parts)
     where = "" if cut is None else f" It is cut after {cut}."
     return figure, f"{name} from its input to its head, {total:,} parameters: {told}.{where}"
+
+
+def _strip(axis, parts, spoken):
+    """Draw a row for each part, with a bar that is as long as its parameters are many; and its words if ``spoken``."""
+    most = max(part.parameters for part in parts)
+    for y, part in enumerate(parts):
+        colour, hatch = _PARTS[part.kind]
+        box = {"facecolor": colour, "hatch": hatch, "edgecolor": "black", "linewidth": 0.8}
+        axis.add_patch(Rectangle((0, y - 0.36), 1.5, 0.72, label=part.name, **box))
+        axis.text(0.75, y, f"{part.width:,}", ha="center", va="center", bbox=_PLAIN)
+        axis.add_patch(Rectangle((1.9, y - 0.2), 3 * part.parameters / most, 0.4, label="parameters", **box))
+        words = f"{part.parameters:,}  {part.words}" if spoken else f"{part.parameters:,}"
+        axis.text(2.0 + 3 * part.parameters / most, y, words, va="center", parse_math=False)
+        if y:
+            axis.annotate("", (0.75, y - 0.36), (0.75, y - 0.64), arrowprops={"arrowstyle": "-|>", "color": "black"})
 
 
 _PLAIN = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # behind a text on a hatched box
@@ -487,7 +491,7 @@ def differences_figure(comparisons, words="difference"):
     """
     if not comparisons:
         raise ValueError("comparisons is empty: give {name: tl.compare(a, b)}")
-    figure, axis = plt.subplots(figsize=(7.2, 0.38 * len(comparisons) + 0.9))
+    figure, axis = plt.subplots(figsize=(7.2, 0.38 * len(comparisons) + 0.9), layout="constrained")
     told = []
     for y, (name, c) in enumerate(comparisons.items()):
         low, high = c.interval

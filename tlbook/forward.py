@@ -127,7 +127,7 @@ def outputs(network, batches, examples, precision="auto"):
             only = Only(network)
             forward = Forward(only, choose_engine(only, batch[:1], examples, precision))
         pending.append(forward.submit(batch))
-        if len(pending) > AHEAD:
+        while len(pending) > (AHEAD if forward.engine.name == "openvino" else 0):
             yield pending.popleft().result()[0]
     while pending:
         yield pending.popleft().result()[0]

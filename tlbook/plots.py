@@ -95,21 +95,21 @@ def tokens(encoder, text, stage="blocks.5", dimensions=24):
     names = ["[CLS]", *encoder.tokens(text), "[SEP]"][: encoder.max_tokens]
     z = z[: len(names)]
     most = np.abs(z[:, :dimensions]).max()
+    colours = {"cmap": "PuOr", "vmin": -most, "vmax": most, "aspect": "auto"}
     figure, (of_each, of_all) = plt.subplots(
-        1, 2, figsize=(7.2, 0.3 * len(names) + 1), width_ratios=(4, 1), layout="constrained"
+        2, 1, figsize=(7, 0.3 * len(names) + 1), height_ratios=(len(names), 1), layout="constrained"
     )
-    of_each.imshow(z[:, :dimensions], cmap="PuOr", vmin=-most, vmax=most, aspect="auto")
-    of_each.set_yticks(range(len(names)), names, fontsize=10)
-    of_each.set_xticks([])
+    of_each.imshow(z[:, :dimensions], **colours)
+    of_each.set_yticks(range(len(names)), names)
     of_each.set_title(f"after {stage}: {len(names)} tokens × {z.shape[1]} numbers, of which {dimensions}", fontsize=10)
-    of_all.imshow(z[:, :dimensions].mean(0)[:, None], cmap="PuOr", vmin=-most, vmax=most, aspect="auto")
-    of_all.set_xticks([])
-    of_all.set_yticks([])
-    of_all.set_title("their mean:\none vector", fontsize=10)
+    of_all.imshow(z[:, :dimensions].mean(0)[None], **colours)
+    of_all.set_yticks([0], ["their mean"])
+    for axis in (of_each, of_all):
+        axis.set_xticks([])
     show(
         figure,
         f"The {len(names)} tokens of a text ({', '.join(names)}), a row each, with the first {dimensions} of "
-        f"{z.shape[1]} numbers of its vector as colours, and beside them the mean of the rows: the text's features.",
+        f"{z.shape[1]} numbers of its vector as colours, and below them the mean of the rows: the text's features.",
     )
 
 
