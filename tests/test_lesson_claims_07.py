@@ -8,6 +8,8 @@ import pytest
 import torch
 
 import tlbook as tl
+from tlbook.feature_extraction import Features
+from tlbook.table import Table
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 
@@ -39,7 +41,7 @@ def lesson(solar_features):
             **{k: np.flatnonzero(kind == k) for k in ("mono", "poly")},
             **{"features": features, "X": features.select("blocks.4").X.astype(float)},
         }
-        exec("from tlbook import adaptation\nfrom tlbook.feature_extraction import Features", scope)
+        scope |= {"adaptation": tl.adaptation, "Features": Features, "Table": Table}
 
         def run(*words, name="07"):
             exec(cells_of(name, *words), scope)

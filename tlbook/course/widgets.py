@@ -109,7 +109,7 @@ def panel_draw_explorer(features, split, draws, C=1e-3):
     import ipywidgets
 
     groups, labels = features.groups[split.train], features.y[split.train]
-    options = [(f"panel {g}: {labels[groups == g].mean():.0%} defective", g) for g in np.unique(groups)]
+    options = [(f"panel {g}: {labels[groups == g].mean():.0%} defective", int(g)) for g in np.unique(groups)]
     panels = ipywidgets.SelectMultiple(options=options, value=[g for _, g in options[:4]], rows=8)
     picture, text = ipywidgets.HTML(), ipywidgets.HTML()
 
