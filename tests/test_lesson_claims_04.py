@@ -31,7 +31,8 @@ def judged():
 
 
 def ahead(a, b):
-    return a.auc > 0.75 and tl.compare(a, b).difference > 0.05
+    found = tl.compare(a, b)
+    return a.auc > 0.7 and found.difference > 0.05 and found.interval[0] > 0
 
 
 def test_lp_ft_is_not_ahead_of_random_weights_where_there_is_nothing_to_transfer(judged):

@@ -93,7 +93,7 @@ BAD = {
     "no samples": (lambda path: write(path, np.zeros(0, np.int16)), "n > 0 samples"),
     "text": (lambda path: path.write_text("no sound at all"), "is not a .wav file"),
     "not finite": (lambda path: write(path, np.full(100, np.nan, np.float32)), "not finite"),
-    "header alone": (lambda path: path.write_bytes(write(path, np.ones(99, np.int16)).read_bytes()[:30]), "wav"),
+    "header alone": (lambda path: path.write_bytes(write(path, np.ones(99, np.int16)).read_bytes()[:30]), "is cut off"),
     "cut off": (
         lambda path: path.write_bytes(write(path, np.ones(4_000, np.int16)).read_bytes()[:3_000]),
         "is cut off",

@@ -14,6 +14,7 @@ Lesson 09. Works cited below:
 
 import math
 import os
+import threading
 import warnings
 from typing import NamedTuple
 
@@ -25,6 +26,8 @@ from tlbook.backbones import Backbone
 WINDOW, HOP = 0.032, 0.01  # seconds: of a window, and from one to the next
 BINS = 64  # frequencies on the mel scale
 RANGE = 80  # decibels below the loudest place; what is softer counts as silence
+
+_ONE_AT_A_TIME = threading.Lock()
 
 
 class Sound(NamedTuple):
@@ -45,16 +48,19 @@ def read_wav(path, file=None):
     """
     from scipy.io import wavfile
 
-    if file is None and not os.path.exists(path):
-        raise FileNotFoundError(f"{path} does not exist")
+    if file is None:
+        if not os.path.exists(path):
+            raise FileNotFoundError(f"{path} does not exist")
+        with open(path, "rb") as opened:
+            return read_wav(path, opened)
+    if _is_cut_off(file):
+        raise ValueError(f"{path} is cut off: it says that it holds more than it does")
     try:
-        with warnings.catch_warnings():
+        with _ONE_AT_A_TIME, warnings.catch_warnings():  # the filters belong to all threads
             warnings.filterwarnings("ignore", message="Chunk")  # of what others write into the file beside the sound
-            warnings.filterwarnings("error", message="Reached EOF")
-            rate, x = wavfile.read(path if file is None else file)
+            rate, x = wavfile.read(file)
     except Exception as error:  # on damaged files nearly every kind
-        cut = "is cut off: it says that it holds more than it does" if "EOF" in str(error) else "is not a .wav file"
-        raise ValueError(f"{path} {cut} ({error})") from None
+        raise ValueError(f"{path} is not a .wav file ({error})") from None
     if x.dtype.kind in "iu":
         middle = 128 if x.dtype == np.uint8 else 0
         x = (x.astype(np.float32) - middle) / 2 ** (8 * x.dtype.itemsize - 1)
@@ -65,6 +71,14 @@ def read_wav(path, file=None):
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     return sound
+
+
+def _is_cut_off(file):
+    """Whether an open .wav file ends before the length that its first bytes state."""
+    head, end = file.read(8), file.seek(0, os.SEEK_END)
+    file.seek(0)
+    stated = int.from_bytes(head[4:], "little")
+    return head[:4] == b"RIFF" and stated < 2**32 - 1 and end + 1 < 8 + stated  # 2³² − 1: written before it was known
 
 
 def _check(sound):
