@@ -22,6 +22,8 @@ def lessons(tmp_path, make_lesson):
     """Two lessons in a folder of their own."""
     make_lesson(tmp_path / "notebooks" / "00_first.ipynb", "open('here.txt', 'w').close()")
     make_lesson(tmp_path / "notebooks" / "03_second.ipynb")
+    (tmp_path / "notebooks" / "figures").mkdir()
+    (tmp_path / "notebooks" / "figures" / "drawing.png").write_bytes(b"PNG")
     return tmp_path / "notebooks"
 
 
@@ -34,6 +36,7 @@ def test_a_run_reports_each_lesson_and_keeps_executed_copies(lessons, tmp_path):
     assert all(10 < row["peak memory MB"] < 300 for row in rows)
     copy = nbformat.read(tmp_path / "out" / "03_second.ipynb", as_version=4)
     assert [cell.execution_count for cell in copy.cells if cell.cell_type == "code"] == [1, 2]
+    assert (tmp_path / "out" / "figures" / "drawing.png").exists()  # which the copies show
     assert (lessons / "here.txt").exists()  # a lesson works in the folder of the lessons
     assert before == {path: path.read_bytes() for path in lessons.glob("*.ipynb")}
 

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from excused import EXCUSED
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = ROOT / "notebooks"
@@ -110,8 +109,6 @@ def without_facts(source):
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 def test_every_number_in_the_prose_has_a_home(path):
-    if path.name[:2] in EXCUSED["numbers"]:
-        pytest.xfail(EXCUSED["numbers"][path.name[:2]])
     assert homeless(LESSONS[path]) == []
 
 

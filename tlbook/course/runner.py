@@ -6,6 +6,7 @@ the cell tagged ``headline``.
 
 import asyncio
 import os
+import shutil
 import subprocess
 import threading
 import time
@@ -65,7 +66,10 @@ def run_course(folder="notebooks", *, only=None, out="build/course"):
     Raises:
         LessonFailed: naming the lesson, the cell, its source and its error. Later lessons are not run.
     """
-    return Table(run_lesson(path, Path(out) / path.name) for path in find_lessons(folder, only))
+    lessons, figures = find_lessons(folder, only), Path(folder) / "figures"
+    if figures.is_dir() and Path(out).resolve() != Path(folder).resolve():  # the copies show them too
+        shutil.copytree(figures, Path(out) / "figures", dirs_exist_ok=True)
+    return Table(run_lesson(path, Path(out) / path.name) for path in lessons)
 
 
 def run_lesson(path, copy):
