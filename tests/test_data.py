@@ -67,7 +67,7 @@ def test_each_panel_is_of_one_kind_and_18_are_mono(cells):
     assert sum(kind == {"mono"} for kind in kinds) == 18
 
 
-def test_the_label_says_which_side_of_one_half_the_experts_votes_lie(cells):
+def test_the_label_says_on_which_side_of_one_half_the_probability_lies(cells):
     probability, certainty = cells.columns["probability"], cells.columns["certainty"]
     assert np.array_equal(cells.labels == 1, probability > 0.5)
     assert set(np.round(certainty, 2)) == {0.67, 1.0}

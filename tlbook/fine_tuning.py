@@ -53,8 +53,8 @@ class Objective:
         label_smoothing: in [0, 1); the target is (1 − ε) the label + ε uniform.
         class_weight: None, "balanced" (every class has the same total weight in training), or K numbers.
         sample_weight: (N,) numbers of at least 0, one for each example of the Dataset, or None.
-        soft_targets: q, (N, K) probabilities for the examples of the Dataset (a teacher's, or shares of votes), or
-            None. The loss of example n is then
+        soft_targets: q, (N, K) probabilities for the examples of the Dataset (a teacher's, or those of
+            labels that are not sure), or None. The loss of example n is then
             ℓ = (1 − λₙ) CE(y, softmax(z)) + λₙ τ² CE(q_τ, softmax(z / τ)), with q_τ ∝ q^(1/τ).
         soft_share: λ in [0, 1], a number or one for each example; with 1 the label of the example is not looked at.
         temperature: τ > 0. τ² keeps the size of the gradient, which falls as 1/τ² (Hinton et al. 2015).

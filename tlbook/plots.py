@@ -76,7 +76,7 @@ def intervals_figure(evaluations, metric="auc", baselines=()):
     axis.set_yticks(range(len(evaluations)), list(evaluations))
     axis.set(xlabel=f"{name}, with 95 % interval", ylim=(len(evaluations) - 0.4, -0.7))
     if dict(baselines):
-        axis.legend()
+        axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False)
     figure.tight_layout()
     return figure, f"{name} of {len(evaluations)} methods: {'; '.join(told)}."
 
@@ -359,12 +359,14 @@ def history(found):
     """Show the losses of a fine-tuning run by epoch, and the epoch that validation chose; ``found``: a FineTuned."""
     rows = found.history
     epoch, train, val = ([row[key] for row in rows] for key in ("epoch", "train loss", "val loss"))
-    figure, axis = plt.subplots(figsize=(5, 3))
+    figure, axis = plt.subplots(figsize=(5, 3.6))
     axis.plot(epoch, train, "s--", color=ORANGE, label="training part, as it was trained on")
     axis.plot(epoch, val, "o-", color=BLUE, label="validation part, after the epoch")
     axis.axvline(found.epoch, color=GREY, linestyle=":", label="kept")
-    axis.set(xlabel="epoch (0 is the start)", ylabel="loss")
-    axis.legend(fontsize=10)
+    axis.set(
+        xlabel="epoch (0 is the start)", ylabel="loss", xticks=epoch if len(epoch) < 12 else epoch[:: len(epoch) // 6]
+    )
+    axis.legend(fontsize=10, loc="upper center", bbox_to_anchor=(0.5, -0.2), frameon=False)
     show(
         figure,
         f"Loss by epoch: training {train[-1]:.3f} in the last; validation {val[0]:.3f} at the start, "
@@ -526,6 +528,7 @@ def interpolation_figure(curves, metric="auc", at=None):
     """
     figure, axis = plt.subplots(figsize=(7, 3.6))
     told, name = [], metric.replace("_", " ").replace("auc", "AUC")
+    count = sum(map(len, curves.values()))
     for (color, mark), (split, treatments) in zip(
         ((BLUE, "o"), (ORANGE, "s"), (GREY, "^")), curves.items(), strict=False
     ):
@@ -533,7 +536,7 @@ def interpolation_figure(curves, metric="auc", at=None):
             alphas = sorted(found)
             values = [getattr(found[alpha], metric) for alpha in alphas]
             low, high = np.array([found[alpha].interval[metric] for alpha in alphas]).T
-            bars, x = [values - low, high - np.array(values)], np.array(alphas) + 0.012 * (len(told) - 1.5)
+            bars, x = [values - low, high - np.array(values)], np.array(alphas) + 0.012 * (len(told) - (count - 1) / 2)
             label, style = f"{split}, {treatment}", {"color": color, "markersize": 4, "elinewidth": 1, "capsize": 2}
             axis.errorbar(x, values, bars, fmt=mark + line, label=label, **style)
             pairs = zip(alphas, values, strict=True)

@@ -12,16 +12,17 @@ from tlbook import cache, progress
 from tlbook.data.dataset import Dataset, Tensors
 
 # The order of the files is the order of the panels. All cells of a panel are of one type, which fixes the 72 and the
-# 48; the places of the 54 and the 50 are the best fit to visible changes of appearance. Lesson 01 shows the evidence.
+# 48; the places of the 54 and the 50 are the best fit to visible changes of appearance. The evidence is in
+# notebooks/appendix_panels.ipynb.
 SOLAR_PANELS = [60] * 20 + [54] + [60] * 9 + [50] + [60] * 5 + [72] + [60] * 3 + [48] + [60] * 3
 
 
 def solar_cells(size=160):
     """Load 2,624 electroluminescence photographs of solar cells, cut out of 44 panels.
 
-    Healthy is a defect probability below .5 (0 or ⅓, the mean of the experts' votes), defective one above. The panels
-    are **inferred** from the order of the files (see `SOLAR_PANELS` and lesson 01). The images are resized once and
-    kept in the cache. They are licensed CC BY-NC-SA 4.0, and so is every figure that shows them.
+    Healthy is a defect probability below .5 (0, or ⅓ where the expert was not sure), defective one above (1, or ⅔).
+    The panels are **inferred** from the order of the files (see `SOLAR_PANELS` and the appendix on panels). The images
+    are resized once and kept in the cache. They are licensed CC BY-NC-SA 4.0, and so is every figure that shows them.
 
     Args:
         size: height and width in pixels; the originals have 300.
