@@ -28,27 +28,50 @@ ANSWERS = {
     ),
     "00.2": (
         [
-            "lambda groups, split: len(np.intersect1d(groups[split.train], groups[split.test]))",
-            "lambda groups, split: int(np.isin(np.unique(groups[split.test]), groups[split.train]).sum())",
+            "lambda groups, split: sum(g in set(groups[split.train]) for g in groups[split.test]) / len(split.test)",
+            "lambda groups, split: 1 - float((~np.isin(groups[split.test], groups[split.train])).mean())",
         ],
         {
-            "lambda groups, split: set(groups[split.train]) & set(groups[split.test])": "a number",
-            "lambda groups, split: len(set(split.train) & set(split.test))": "compares cells",
-            "lambda groups, split: np.isin(groups[split.test], groups[split.train]).sum()": "counts test cells",
-            "lambda groups, split: len(set(groups[split.train]) | set(groups[split.test]))": "the union",
-            "lambda groups, split: 3": "there are",
+            "lambda groups, split: np.isin(groups[split.test], groups[split.train])": "one number from 0 to 1",
+            "lambda groups, split: np.isin(groups[split.test], groups[split.train]).sum()": "That counts them",
+            "lambda groups, split: 100 * np.isin(groups[split.test], groups[split.train]).mean()": "in per cent",
+            "lambda groups, split: (~np.isin(groups[split.test], groups[split.train])).mean()": "whose panel is new",
+            "lambda groups, split: np.isin(split.test, split.train).mean()": "the test cells themselves",
+            "lambda groups, split: np.isin(np.unique(groups[split.test]), groups[split.train]).mean()": (
+                "the share of panels"
+            ),
+            "lambda groups, split: np.isin(groups[split.test], groups[split.train]).sum() / len(groups)": (
+                "divides by all cells"
+            ),
+            "lambda groups, split: np.isin(groups[split.train], groups[split.test]).mean()": "*training* cells",
+            "lambda groups, split: np.isin(groups[split.test], groups[np.r_[split.train, split.val]]).mean()": (
+                "the validation cells"
+            ),
+            "lambda groups, split: 0.5": "random training cells it should be",
+            "lambda groups, split: max(0.1, np.isin(groups[split.test], groups[split.train]).mean())": "should be 0",
         },
     ),
     "03.1": (
-        ["lambda z: z.flatten(2).mean(-1)", "lambda z: torch.nn.AdaptiveAvgPool2d(1)(z)[:, :, 0, 0]"],
+        [
+            "lambda z: torch.nn.functional.adaptive_avg_pool2d(z, 2).permute(0, 2, 3, 1).flatten(1)",
+            "lambda z: z.unflatten(3, (2, -1)).unflatten(2, (2, -1)).mean((3, 5)).permute(0, 2, 3, 1).flatten(1)",
+        ],
         {
-            "lambda z: z.mean(1)": "over the channels",
-            "lambda z: z.mean(0)": "over the images",
-            "lambda z: z.mean((2, 3), keepdim=True)": "two empty axes",
-            "lambda z: z.amax((2, 3))": "the maximum",
-            "lambda z: z.sum((2, 3))": "the sum",
-            "lambda z: z.flatten(1)": "should become (4, 6)",
-            "lambda z: z.mean((2, 3)).tolist()": "should return a tensor",
+            "lambda z: z.mean((2, 3))": "one mean a channel",
+            "lambda z: torch.nn.functional.adaptive_avg_pool2d(z, 2)": "flatten it",
+            "lambda z: torch.nn.functional.adaptive_avg_pool2d(z, 2).flatten(1)": "the four of the first channel",
+            "lambda z: torch.nn.functional.adaptive_avg_pool2d(z, 2).permute(0, 3, 2, 1).flatten(1)": "along the rows",
+            "lambda z: z.mean((2, 3)).repeat(1, 4)": "the whole map, four times",
+            "lambda z: torch.cat([z[:, :, i::2, j::2].mean((2, 3)) for i in (0, 1) for j in (0, 1)], 1)": (
+                "every second position"
+            ),
+            "lambda z: torch.nn.functional.adaptive_max_pool2d(z, 2).permute(0, 2, 3, 1).flatten(1)": "the maximum",
+            "lambda z: 6 * torch.nn.functional.adaptive_avg_pool2d(z, 2).permute(0, 2, 3, 1).flatten(1)": "the sum",
+            "lambda z: z.flatten(1)": "should become (3, 20)",
+            "lambda z: torch.nn.functional.adaptive_avg_pool2d(z, 2).tolist()": "should return a tensor",
+            "lambda z: torch.cat([z[:, :, r, c].mean((2, 3)) for r in (slice(0, 2), slice(-2, None))"
+            " for c in (slice(0, 3), slice(-3, None))], 1)": "other sizes too",
+            "lambda z: torch.randn(3, 20)": "C means of each",
         },
     ),
     "03.2": (

@@ -31,25 +31,38 @@ def _threshold(answer):
         )
 
 
-def _shared_panels(answer):
+def _known_panels(answer):
     data = tl.data.solar_cells()
-    for by in ("random", "group"):
-        split = data.split(by=by, seed=1)
-        expected = len(np.intersect1d(data.groups[split.train], data.groups[split.test]))
-        got = answer(data.groups, split)
-        assert not hasattr(got, "__len__"), (
-            f"It should return how many panels, a number; it returned {type(got).__name__}."
-        )
-        assert by == "group" or got != len(np.intersect1d(split.train, split.test)), (
-            "That compares cells, and no cell is ever on both sides. Compare their panels: groups[split.train]."
-        )
-        assert got != np.isin(data.groups[split.test], data.groups[split.train]).sum() or got == expected, (
-            "That counts test cells whose panel is in training. How many different panels are they from?"
-        )
-        assert got == expected or got != len(np.union1d(data.groups[split.train], data.groups[split.test])), (
-            "That is the union: panels on either side. We want those on both."
-        )
-        assert got == expected, f"With by={by!r} there are {expected} panels on both sides, not {got}."
+    split = data.split(by="random", test=0.97, seed=1)  # so few cells to learn from that some panels have none
+    at, known = data.groups[split.test], np.isin(data.groups[split.test], data.groups[split.train])
+    got, share = answer(data.groups, split), known.mean()
+    assert np.ndim(got) == 0 and got is not None, (
+        f"It should return a share, one number from 0 to 1; it returned {type(got).__name__}."
+    )
+    assert got != known.sum(), "That counts them. The share is the count over the number of test cells."
+    assert not np.isclose(got, 100 * share), "That is in per cent. A share runs from 0 to 1."
+    assert not np.isclose(got, 1 - share), (
+        "That is the share of test cells whose panel is new: one minus what is asked."
+    )
+    assert not np.isclose(got, np.isin(split.test, split.train).mean()), (
+        "That looks for the test cells themselves, and no cell is ever on both sides. Compare their panels: "
+        "groups[split.test] with groups[split.train]."
+    )
+    assert not np.isclose(got, len(np.unique(at[known])) / len(np.unique(at))), (
+        "That is the share of panels. A panel with many test cells should count for each of them."
+    )
+    assert not np.isclose(got, known.sum() / len(data.groups)), (
+        "That divides by all cells. Of the test cells we want the share, so divide by len(split.test)."
+    )
+    assert not np.isclose(got, np.isin(data.groups[split.train], at).mean()), (
+        "That is the share of *training* cells whose panel is in the test. Turn it round."
+    )
+    assert not np.isclose(got, np.isin(at, data.groups[np.r_[split.train, split.val]]).mean()), (
+        "That counts panels of the validation cells as known. The classifier learns from split.train alone."
+    )
+    assert np.isclose(got, share), f"With {len(split.train)} random training cells it should be {share:.4f}, not {got}."
+    got = answer(data.groups, data.split(seed=1))
+    assert got == 0, f"Where whole panels are held out, it should be 0, not {got}."
 
 
 EXERCISES = {
@@ -61,8 +74,9 @@ EXERCISES = {
         "    return defective[int(np.ceil(0.9 * len(defective))) - 1]",
     ),
     "00.2": Exercise(
-        _shared_panels,
-        "groups[split.train] are the panels of the training cells; np.intersect1d finds what two have in common.",
-        "def answer(groups, split):\n    return len(set(groups[split.train]) & set(groups[split.test]))",
+        _known_panels,
+        "groups[split.test] has the panel of each test cell. np.isin asks of each whether it is among others; "
+        "the mean of True and False is a share.",
+        "def answer(groups, split):\n    return np.isin(groups[split.test], groups[split.train]).mean()",
     ),
 }

@@ -7,28 +7,36 @@ from torch import nn
 from tlbook.course.exercises import Exercise
 
 
-def _receptive_field(answer):
-    layers = [(3, 2), (5, 1), (3, 2), (3, 1)]  # (kernel, stride): jumps 1, 2, 2, 4
-    got = answer(list(layers))
-    assert np.ndim(got) == 0 and got is not None, f"It should return one number of pixels, it returned {got!r}."
-    assert got != 1 + sum(k - 1 for k, _ in layers), (
-        "That leaves the strides out. After a stride of 2, neighbouring outputs lie two input pixels apart, so "
+def _layers_needed(answer):
+    plain, got = {1: 0, 2: 1, 3: 1, 4: 2, 67: 33, 160: 80}, answer(67, 1)  # of stride 1: n layers see 1 + 2n pixels
+    assert np.ndim(got) == 0 and got is not None, f"It should return one number of layers, it returned {got!r}."
+    assert got not in (22, 23), "A second layer does not add 3 pixels to the field: it adds k − 1 = 2."
+    assert got != 34, "One layer too many: without any layer an output sees 1 pixel, not 0."
+    assert got != 67, "A layer of kernel 3 sees one pixel more on the left *and* one on the right: 2 a layer."
+    assert got != 135, "That is the field of so many layers. Turn it round: pixels come in, layers go out."
+    assert got == 33, f"For 67 pixels and stride 1 it should be 33 layers, it is {got}."
+    assert answer(160, 1) != 79, "79 layers see 159 pixels, one short of 160: round up."
+    assert answer(160, 1) != 79.5, "There is no half layer: round up."
+    for pixels, layers in plain.items():
+        got = answer(pixels, 1)
+        assert got == layers, f"For {pixels} pixels and stride 1 it should be {layers}, it is {got}."
+    got = answer(67, 2)
+    assert got != 33, (
+        "That leaves the stride out. After a stride of 2, neighbouring outputs lie two input pixels apart, so "
         "every later kernel reaches twice as far."
     )
-    assert got != 29, (
+    assert got != 5, (
         "You let a layer's stride count for its own kernel. A layer's kernel moves over its *input*: add "
         "(k − 1) × jump first, then multiply the jump by its stride."
     )
-    assert got != 4, "That is the jump, the distance between neighbouring outputs: the product of the strides."
-    assert got != sum(k for k, _ in layers), (
-        "That adds the kernels up. Two 3 × 3 kernels on top of each other see 5 pixels, not 6: "
-        "the second adds k − 1 = 2."
+    assert got not in (7, 17), (
+        "That asks when the jump has grown to the field, or divides by the stride. The field grows by "
+        "(k − 1) × jump, another step for each layer: 2, 4, 8 …"
     )
-    assert got != 22, "One pixel too few: without any layer an output sees 1 pixel, not 0. Start at 1."
-    assert got == 23, f"For (kernel, stride) = {layers} it should be 23 pixels, it is {got}."
-    assert answer([]) == 1 and answer([(3, 1), (3, 1)]) == 5, (
-        "It must hold for other layers too: none give 1, two 3 × 3 kernels of stride 1 give 5."
-    )
+    assert got == 6, f"For 67 pixels and stride 2 it should be 6 layers, it is {got}."
+    for pixels, stride, layers in ((1, 2, 0), (127, 2, 6), (128, 2, 7), (160, 2, 7), (100, 3, 5)):
+        got = answer(pixels, stride)
+        assert got == layers, f"For {pixels} pixels and stride {stride} it should be {layers}, it is {got}."
 
 
 def _prepare(answer):
@@ -92,12 +100,10 @@ def _freeze_batchnorm(answer):
 
 EXERCISES = {
     "02.1": Exercise(
-        _receptive_field,
-        "Keep two numbers: the field (starts at 1) and the jump (starts at 1). A layer adds (k − 1) × jump "
-        "to the field, and then multiplies the jump by its stride.",
-        "def answer(layers):\n    field = jump = 1\n    for kernel, stride in layers:\n"
-        "        field += (kernel - 1) * jump\n"
-        "        jump *= stride\n    return field",
+        _layers_needed,
+        "Put layer upon layer while the field is still too small, and count them. No layer at all sees 1 pixel.",
+        "def answer(pixels, stride):\n    field = jump = 1\n    layers = 0\n    while field < pixels:\n"
+        "        field += 2 * jump\n        jump *= stride\n        layers += 1\n    return layers",
     ),
     "02.2": Exercise(
         _prepare,

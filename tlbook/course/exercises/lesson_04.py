@@ -99,7 +99,9 @@ def _repair(answer):
     for fixed in itertools.product((False, True), repeat=3):
         if torch.allclose(got, result(loop(*fixed)), atol=1e-5):
             left = [words for words, done in zip(told, fixed, strict=True) if not done]
-            assert not left, f"{len(left)} left: " + "; ".join(left) + "."
+            assert len(left) < 3, "All 3 bugs are left. Repair one and check again: then one of the others is named."
+            assert len(left) < 2, f"2 bugs are left. One of them: {left[0]}."
+            assert not left, f"1 bug is left: {left[0]}."
             return
     raise AssertionError(
         "The weights at the end are those of another loop. Each batch once and in order: zero_grad, forward, "
@@ -127,7 +129,7 @@ EXERCISES = {
     ),
     "04.3": Exercise(
         _repair,
-        "One bug is before the loop, one in the line of the loss, one is a line that is missing.",
+        "One bug is in the line of the loss. Two are lines that are missing: one before the loop, one in it.",
         "from torch.nn import functional as F\n\n\n"
         "def answer(model, optimizer, batches):\n"
         "    model.train()\n"

@@ -19,7 +19,11 @@ def _hours(answer):
 _CLAIMS = {  # claim -> (verdict, why)
     "A": ("yes", "the interval of the paired difference leaves out 0, on panels that no choice has seen"),
     "B": ("undecided", "the interval of the difference includes 0: these panels do not tell the two apart"),
-    "C": ("undecided", "LP-FT differs in three things from the full recipe; nobody has tried them one by one"),
+    "C": (
+        "undecided",
+        "LP-FT differs in three things from the full recipe. Lesson 04 switched two of them, in four arms of eight "
+        "that all start at the probe; what the start is worth is not measured yet, and so no cause is named",
+    ),
     "D": ("no", "a random split answers another question; on panels that are new the same probe was measured at 0.86"),
 }
 
