@@ -1,5 +1,7 @@
 """Exercises: right answers beside the solution, and misconceptions with words of what each is told."""
 
+import math
+
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
@@ -31,9 +33,16 @@ def one_by_one(w):
     return np.stack([through(filter_, np.abs(filter_).max() / 127) for filter_ in w])
 
 
+def tried_one_by_one(share, forward, step):
+    epochs = 1
+    while share * forward + epochs * step * (1 - share) > epochs * step / 2:
+        epochs += 1
+    return epochs
+
+
 RIGHT = {
     "08.1": [by_torch],
-    "08.2": [lambda n, e, s, f, g: n * (f * s + e * g - e * g * s)],
+    "08.2": [tried_one_by_one],
     "08.3": [one_by_one],
 }
 WRONG = {  # misconception -> (exercise, answer, words of its message)
@@ -43,11 +52,13 @@ WRONG = {  # misconception -> (exercise, answer, words of its message)
     "shares turned round": ("08.1", loss(turned=True), "share of the teacher"),
     "a sum": ("08.1", loss(total=True), "their mean"),
     "of each example": ("08.1", lambda z, y, q, tau, share: z[:, 0], "one number"),
-    "prefix every epoch": ("08.2", lambda n, e, s, f, g: e * n * (f * s + g * (1 - s)), "runs once"),
-    "prefix for nothing": ("08.2", lambda n, e, s, f, g: e * n * g * (1 - s), "has to run once"),
-    "a whole forward pass": ("08.2", lambda n, e, s, f, g: n * f + e * n * g * (1 - s), "only a share"),
-    "whole steps": ("08.2", lambda n, e, s, f, g: n * f * s + e * n * g, "the suffix alone"),
-    "back through the prefix": ("08.2", lambda n, e, s, f, g: n * g * s + e * n * g * (1 - s), "Nothing flows back"),
+    "not whole": ("08.2", lambda s, f, g: s * f / (g * (s - 0.5)), "Epochs are whole"),
+    "rounded down": ("08.2", lambda s, f, g: int(s * f / (g * (s - 0.5))), "round up"),
+    "a whole forward pass": ("08.2", lambda s, f, g: math.ceil(f / (g * (s - 0.5))), "only a share"),
+    "back through the prefix": ("08.2", lambda s, f, g: math.ceil(s / (s - 0.5)), "Nothing flows back"),
+    "prefix for nothing": ("08.2", lambda s, f, g: 0, "has to run once"),
+    "any saving": ("08.2", lambda s, f, g: math.ceil(f / g), "save half"),
+    "another rule": ("08.2", lambda s, f, g: 100, "it should be 4, not 100"),
     "one scale": ("08.3", lambda w: through(w, np.abs(w).max() / 127), "One scale"),
     "integers": ("08.3", lambda w: np.rint(127 * w / np.abs(w).max((1, 2, 3), keepdims=True)), "Come back"),
     "nothing": ("08.3", lambda w: w, "as they were"),

@@ -1,5 +1,7 @@
 """Exercises of lesson 08."""
 
+from itertools import count
+
 import numpy as np
 from scipy.special import log_softmax, softmax
 
@@ -41,28 +43,28 @@ def _distillation(answer):
     assert np.isclose(float(answer(z, y, q, 1.0, 0.0)), hard.mean()), "With λ = 0 it should be the cross-entropy alone."
 
 
-def _stored_prefix(answer):
-    got = float(answer(1000, 5, 0.6, 0.010, 0.040))
-    images, epochs, share, forward, step = 1000, 5, 0.6, 0.010, 0.040
-    suffix = epochs * images * step * (1 - share)
-    expected = images * forward * share + suffix
+def _halves(answer):
+    for costs in ((0.55, 10.0, 36.0), (0.52, 1.0, 4.0), (0.8, 0.01, 0.03)):
+        _judge_epochs(float(answer(*costs)), *costs)
+
+
+def _judge_epochs(got, share, forward, step):
+    seconds = ((e, share * forward + e * step * (1 - share), e * step) for e in count(1))
+    expected = next(e for e, stored, everything in seconds if stored <= everything / 2)
+    exact = share * forward / (step * (share - 0.5))
 
     def like(value):
-        return np.isclose(got, value)
+        return np.isclose(got, value) and value != expected
 
-    assert not like(epochs * images * forward * share + suffix), (
-        "The prefix is frozen and stored: it runs once, not in every epoch."
+    assert not like(exact), "That is where half is reached exactly. Epochs are whole: take the next whole number."
+    assert not like(np.floor(exact)), "One epoch less is not enough: round up, not down."
+    assert not like(np.ceil(exact / share)), "The prefix is only a share of a forward pass."
+    assert not like(np.ceil(exact * step / forward)), "Nothing flows back through the prefix: it costs a forward pass."
+    assert not like(0), "The prefix has to run once, too, and its seconds have to be won back."
+    assert not like(np.ceil(forward / step)), "There any second is saved: the prefix is to save half of all seconds."
+    assert got == expected, (
+        f"With share {share:g}, forward {forward:g} and step {step:g} it should be {expected}, not {got:g}."
     )
-    assert not like(suffix), "The prefix has to run once, too: a forward pass of its share of the operations."
-    assert not like(images * forward + suffix), "The prefix is only a share of a forward pass."
-    assert not like(images * forward * share + epochs * images * step), (
-        "A step computes the suffix alone: 1 − share of the whole."
-    )
-    assert not like(images * step * share + suffix), (
-        "Nothing flows back through the prefix: it costs forward passes, not steps."
-    )
-    assert like(expected), f"Here it should be {expected:g} seconds, not {got:g}."
-    assert np.isclose(float(answer(7, 1, 0.0, 1.0, 3.0)), 21), "Without a prefix it is the cost of training everything."
 
 
 def _quantised(answer):
@@ -102,11 +104,13 @@ def answer(z, y, q, tau, share):
 """,
     ),
     "08.2": Exercise(
-        _stored_prefix,
-        hint="The prefix: once, forward, its share. The suffix: in every epoch, a step, the rest.",
+        _halves,
+        hint="For an image and E epochs: share · forward + E · step · (1 − share), and that is to be ≤ E · step / 2.",
         solution="""
-def answer(images, epochs, share, forward, step):
-    return images * forward * share + epochs * images * step * (1 - share)
+import math
+
+def answer(share, forward, step):
+    return math.ceil(share * forward / (step * (share - 0.5)))
 """,
     ),
     "08.3": Exercise(
