@@ -1,7 +1,9 @@
 """The forward pass: whatever computes it, the outputs are those of the plain one."""
 
 import copy
+import gc
 import signal
+import weakref
 
 import numpy as np
 import pytest
@@ -55,6 +57,19 @@ def test_batches_come_back_in_their_order_and_a_smaller_last_one_is_cut():
             plain = b.forward_stages(x, ["layer2", "final"]).values()
         for z, expected in zip(future.result(), plain, strict=True):
             assert z.shape == expected.shape and torch.allclose(z, expected, atol=1e-4)
+
+
+def test_a_network_is_given_up_with_the_pass_that_used_it():
+    b = backbone()
+    model, x = weakref.ref(b.model), batch(b)
+    gc.collect()
+    gc.disable()
+    try:
+        Forward(Stages(b, ["final"]), Engine("openvino", torch.float32)).submit(x).result()
+        del b
+        assert model() is None
+    finally:
+        gc.enable()
 
 
 def test_what_was_converted_is_found_again_under_its_key_and_under_no_other(tmp_path):

@@ -230,6 +230,19 @@ def test_a_backbone_of_which_nothing_may_learn_is_refused_but_for_its_head():
     assert tl.finetune(frozen, DATA, SPLIT, **(FAST | {"recipe": "head"})).epoch
 
 
+def test_a_copy_of_the_weights_shares_what_is_as_before_and_nothing_else():
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    start = run.state_of(model)
+    with torch.no_grad():
+        model[1].weight += 1
+    best = run.state_of(model, start)
+    with torch.no_grad():
+        model[0].weight += 1  # a copy does not follow the model
+
+    assert best["0.weight"] is start["0.weight"] and torch.equal(model[0].weight, start["0.weight"] + 1)
+    assert torch.equal(best["1.weight"], start["1.weight"] + 1) and best["1.weight"] is not model[1].weight
+
+
 def test_what_the_caller_froze_stays_frozen_whatever_the_recipe():
     backbone = tiny()
     tl.freeze(backbone, until="layer1")

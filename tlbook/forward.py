@@ -6,6 +6,7 @@ OpenVINO costs seconds, which a small job would not win back.
 """
 
 import functools
+import gc
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -180,6 +181,8 @@ def _compile(network, example, dtype, key):
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
     }
     compiled = core.compile_model(model, "CPU", settings)
+    del model
+    gc.collect()  # tracing leaves reference cycles, which would keep the network's weights after its last use
     streams = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
     return [compiled.create_infer_request() for _ in range(streams + 1)]  # one waits while the others are computed
 

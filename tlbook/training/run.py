@@ -148,7 +148,7 @@ class Run:
 
         # Where it starts, and what may ever learn
         self.model, self.theta0 = start_of(backbone, data, split.train, recipe, objective, settings.seed)
-        self.start = state_of(self.model)
+        self.start = state_of(self.model, self.theta0)
         self.may_learn = {name for name, p in self.model.named_parameters() if p.requires_grad}
         self.kept_frozen = {name for name, module in backbone.named_modules() if is_frozen(module)}
 
@@ -363,7 +363,7 @@ class Run:
             if now.epoch == 0 and not gain > error:
                 return
         if self.best is None or not loss >= now.lowest:
-            now.lowest, now.epoch, self.best = loss, epoch, state_of(self.model)
+            now.lowest, now.epoch, self.best = loss, epoch, state_of(self.model, self.start)
 
     def _probabilities(self, rows):
         """(n, K) of these examples, each process computing its share."""
@@ -472,9 +472,14 @@ def seed_of(*numbers):
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
-def state_of(model):
-    """{name: tensor}, a copy of the model's state."""
-    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+def state_of(model, earlier=None):
+    """{name: tensor}, a copy of the model's state; what is as in an ``earlier`` copy is that copy's own tensor.
+
+    So weights that stay frozen are held once, however many copies are kept. No copy is ever changed in place.
+    """
+    earlier, state = earlier or {}, {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    same = {name for name, tensor in state.items() if name in earlier and torch.equal(tensor, earlier[name])}
+    return {name: earlier[name] if name in same else tensor.clone() for name, tensor in state.items()}
 
 
 def probabilities(network, batches, K, examples):
