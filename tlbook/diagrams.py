@@ -69,7 +69,7 @@ def anatomy_figure(model, optimizer=None, cut=None, *, new=None):
 
     >>> import tlbook as tl
     >>> figure, alt = anatomy_figure(tl.load_backbone("resnet18", weights=None), cut="layer3")
-    >>> alt.split("; ")[4]
+    >>> alt.split("; ")[3]
     'layer3, 256 wide, 2,099,712 parameters, trainable'
 
     Lessons 02 and 04.
