@@ -93,6 +93,11 @@ class Batches:
             shown = (apply_views(x, np.asarray(views)) for (x,), (_, views) in zip(loaded, jobs, strict=True))
             if self.prefix is None:
                 yield from shown
+            elif self.model.training:  # pooled features may pass a dropout, which no engine but PyTorch draws
+                for x in shown:
+                    with torch.no_grad(), torch.autocast(x.device.type, self.dtype, self.dtype != torch.float32):
+                        z = self.prefix(x)
+                    yield z.float()
             else:
                 precision = str(self.dtype).removeprefix("torch.")
                 for z in outputs(self.prefix, shown, sum(len(rows) for rows, _ in jobs), precision):
