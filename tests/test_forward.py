@@ -125,6 +125,14 @@ def test_operations_are_counted_as_by_hand():
     assert forward.flops(conv, torch.zeros(1, 3, 10, 10)) == 2 * 100 * 8 * 27
 
 
+def test_counting_operations_draws_no_random_number_and_takes_a_prefix_too():
+    network = nn.Sequential(nn.Linear(4, 5, bias=False), nn.Dropout()).train()
+    state = torch.get_rng_state()
+    assert forward.flops(network, torch.zeros(1, 4)) == 40
+    assert network.training and torch.equal(torch.get_rng_state(), state)
+    assert forward.flops(lambda x: network[0](x), torch.zeros(1, 4)) == 40
+
+
 def test_features_by_either_engine_are_the_same(monkeypatch):
     data = tl.data.solar_cells(64).subset(range(40))
     b, found = tl.load_backbone(), {}

@@ -67,7 +67,8 @@ def flops(network, example):
     """Floating-point operations of a forward pass."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    with in_eval_mode(network), torch.inference_mode(), FlopCounterMode(display=False) as counter:
+    networks = [network] if isinstance(network, nn.Module) else []  # a prefix is a function of one
+    with in_eval_mode(*networks), torch.inference_mode(), FlopCounterMode(display=False) as counter:
         network(example)  # in eval mode: no statistics move, and no random number is drawn
     return counter.get_total_flops()
 
