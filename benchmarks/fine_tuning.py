@@ -15,18 +15,16 @@ import json
 import math
 import multiprocessing
 import os
-import platform
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 from contextlib import nullcontext
-from datetime import date
 from pathlib import Path
 
 import numpy as np
 import torch
+from record import about, kept
 
 import tlbook as tl
 from tlbook.course.runner import anonymous_memory
@@ -36,32 +34,15 @@ HERE = Path(__file__).parent
 FITS = HERE.parent / "build" / "fine_tuning"
 
 
+def file_of(name):
+    return FITS / f"{name}.json"
+
+
 def write(name, **found):
-    describe = ["git", "describe", "--always", "--dirty"]
-    commit = subprocess.run(describe, capture_output=True, text=True, cwd=HERE).stdout.strip()
-    found = {
-        "command": f"python benchmarks/fine_tuning.py {name}",
-        "commit": commit,
-        "date": date.today().isoformat(),
-        "hardware": ", ".join(
-            [*tl.device.describe().values(), platform.machine(), torch.backends.cpu.get_cpu_capability()]
-        ),
-        **found,
-    }
+    found = about(f"python benchmarks/fine_tuning.py {name}") | found
     target = HERE / "results" / f"fine_tuning_{name}.json"
     target.write_text(json.dumps(found, indent=1) + "\n")
     print("written:", target)
-
-
-def kept(name, make):
-    """The JSON value of ``make()``, from the file of an earlier run if there is one."""
-    path = FITS / f"{name}.json"
-    if not path.exists():
-        value = make()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.with_suffix(".part").write_text(json.dumps(value))
-        path.with_suffix(".part").replace(path)
-    return json.loads(path.read_text())
 
 
 # Which recipe wins?
@@ -97,7 +78,7 @@ def recipes():
         for by in folds:
             for name in RECIPES:
                 start = time.perf_counter()
-                found = kept(f"{name}-{by}-{k}", lambda n=name, f=folds[by][k]: fit(n, data, f))
+                found = kept(file_of(f"{name}-{by}-{k}"), lambda n=name, f=folds[by][k]: fit(n, data, f))
                 rows[by].setdefault(name, []).append(found)
                 auc = tl.evaluate(found["p"], data.labels[folds[by][k].test], resamples=1).auc
                 print(f"{k} {by:<6} {name:<9} AUC {auc:.3f}, {time.perf_counter() - start:.0f} s", flush=True)
@@ -385,13 +366,15 @@ def prefix():
 
 
 def peers():
-    found = {"images/s": kept("speed", speed), "frozen prefix, 8 epochs": kept("prefix", prefix)}
+    found = {"images/s": kept(file_of("speed"), speed), "frozen prefix, 8 epochs": kept(file_of("prefix"), prefix)}
     print(found, flush=True)
     runs = {}
     for seed in range(SEEDS):
         for which in ("tlbook", "tutorial", "fastai"):
             print(which, seed, flush=True)
-            runs.setdefault(which, []).append(kept(f"peer-{which}-{seed}", lambda w=which, s=seed: apart(w, s)))
+            runs.setdefault(which, []).append(
+                kept(file_of(f"peer-{which}-{seed}"), lambda w=which, s=seed: apart(w, s))
+            )
     summary = {}
     for which, of in runs.items():
         times = {

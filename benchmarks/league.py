@@ -17,15 +17,12 @@ to full fine-tuning.
 import argparse
 import copy
 import json
-import os
-import platform
-import subprocess
 import time
-from datetime import date
 from pathlib import Path
 
 import numpy as np
 import torch
+from record import about, kept
 
 import tlbook as tl
 from tlbook.evaluation import _draws, _interval
@@ -47,16 +44,8 @@ METHODS = {  # name: (recipe, objective, epochs, learning rates); the probe has 
 }
 
 
-def kept(name, make):
-    """The JSON value of ``make()``, from the file of an earlier run if there is one."""
-    path = FITS / f"{name}.json"
-    if not path.exists():
-        value = make()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.with_suffix(".part").write_text(json.dumps(value))
-        path.with_suffix(".part").replace(path)
-        print(f"{name}: {value['seconds']:.0f} s, epoch {value['epoch']}", flush=True)
-    return json.loads(path.read_text())
+def file_of(name):
+    return FITS / f"{name}.json"
 
 
 def start_of(method, seed):
@@ -89,12 +78,12 @@ def probe(data, fold):
 def of_method(method, data, folds):
     """{seed: [a fit for each fold]}, the rate of each fold chosen on its validation panels with the first seed."""
     if method == "probe":
-        fits = [kept(f"probe-{k}", lambda f=fold: probe(data, f)) for k, fold in enumerate(folds)]
+        fits = [kept(file_of(f"probe-{k}"), lambda f=fold: probe(data, f)) for k, fold in enumerate(folds)]
         return dict.fromkeys(SEEDS, fits)
     rates = METHODS[method][3]
     searched = [
         {
-            lr: kept(f"{method}-{k}-{lr:g}-{SEEDS[0]}", lambda f=fold, r=lr: fit(method, data, f, r, SEEDS[0]))
+            lr: kept(file_of(f"{method}-{k}-{lr:g}-{SEEDS[0]}"), lambda f=fold, r=lr: fit(method, data, f, r, SEEDS[0]))
             for lr in rates
         }
         for k, fold in enumerate(folds)
@@ -103,7 +92,7 @@ def of_method(method, data, folds):
     found = {SEEDS[0]: [of[lr] for of, lr in zip(searched, best, strict=True)]}
     for seed in SEEDS[1:]:
         found[seed] = [
-            kept(f"{method}-{k}-{lr:g}-{seed}", lambda f=fold, r=lr, s=seed: fit(method, data, f, r, s))
+            kept(file_of(f"{method}-{k}-{lr:g}-{seed}"), lambda f=fold, r=lr, s=seed: fit(method, data, f, r, s))
             for (k, fold), lr in zip(enumerate(folds), best, strict=True)
         ]
     return found
@@ -170,12 +159,8 @@ def main():
     rows = list(rows_of(found, data, folds))
     for row in rows:
         print({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items() if k != "epochs chosen"})
-    describe = ["git", "describe", "--always", "--dirty"]
     result = {
-        "command": "python benchmarks/league.py",
-        "commit": subprocess.run(describe, capture_output=True, text=True, cwd=HERE).stdout.strip(),
-        "date": date.today().isoformat(),
-        "hardware": f"{tl.device.describe()}, {os.cpu_count()} cores, {platform.machine()}",
+        **about("python benchmarks/league.py"),
         "size": SIZE,
         "folds": FOLDS,
         "seeds": list(SEEDS),

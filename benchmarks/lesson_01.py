@@ -10,16 +10,13 @@ network from scratch its number of steps. The lesson runs a part of this live, a
 
 import json
 import operator
-import os
-import platform
-import subprocess
 import sys
 import time
-from datetime import date
 from pathlib import Path
 
 import numpy as np
 import torch
+from record import about
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -121,15 +118,10 @@ def save(row):
     old = json.loads(RESULT.read_text())["rows"] if RESULT.exists() else []
     key = operator.itemgetter("who", "panels", "draw")
     rows = sorted([r for r in old if key(r) != key(row)] + [row], key=key)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    about = {
-        "command": "python benchmarks/lesson_01.py",
-        "commit": commit,
-        "date": date.today().isoformat(),
-        "hardware": f"{tl.device.describe()}, {os.cpu_count()} cores, {platform.machine()}",
-    }
     lines = ",\n  ".join(json.dumps(r) for r in rows)
-    RESULT.write_text(json.dumps(about, indent=1)[:-2] + f',\n "rows": [\n  {lines}\n ]\n}}\n')
+    RESULT.write_text(
+        json.dumps(about("python benchmarks/lesson_01.py"), indent=1)[:-2] + f',\n "rows": [\n  {lines}\n ]\n}}\n'
+    )
 
 
 if __name__ == "__main__":

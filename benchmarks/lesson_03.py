@@ -8,14 +8,11 @@ not install. Writes benchmarks/results/lesson_03.json.
 """
 
 import json
-import os
-import platform
-import subprocess
-from datetime import date
 from pathlib import Path
 
 import nbformat
 import numpy as np
+from record import about
 
 import tlbook as tl
 from tlbook.feature_extraction import Features
@@ -46,10 +43,7 @@ def main():
         found = judged(features)
         c = tl.compare(found, alone)
         rows[way] = {"AUC": found.auc, "minus Lite0 alone": c.difference, "interval": c.interval}
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE).stdout
-    hardware = f"{os.cpu_count()} cores, {platform.machine()}; float32"
-    about = {"command": "python benchmarks/lesson_03.py", "commit": commit.strip(), "date": date.today().isoformat()}
-    result = about | {"hardware": hardware, "Lite0 alone": {"AUC": alone.auc}} | rows
+    result = about("python benchmarks/lesson_03.py") | {"Lite0 alone": {"AUC": alone.auc}} | rows
     print(json.dumps(result, indent=1))
     (HERE / "results" / "lesson_03.json").write_text(json.dumps(result, indent=1) + "\n")
 

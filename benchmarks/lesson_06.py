@@ -8,15 +8,11 @@ remove that folder to start anew.
 """
 
 import json
-import os
-import platform
-import subprocess
-from datetime import date
 from pathlib import Path
 
 import nbformat
 import numpy as np
-import torch
+from record import about, kept
 
 import tlbook as tl
 from tlbook.evaluation import _draws, _interval
@@ -48,19 +44,8 @@ def run(seed):
     }
 
 
-def kept(seed):
-    path = RUNS / f"{seed}.json"
-    if not path.exists():
-        value = run(seed)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.with_suffix(".part").write_text(json.dumps(value))
-        path.with_suffix(".part").replace(path)
-        print(seed, {name: round(value[name]["AUC"], 3) for name in ("five steps", "LP-FT")}, flush=True)
-    return json.loads(path.read_text())
-
-
 def main():
-    runs = [kept(seed) for seed in SEEDS]
+    runs = [kept(RUNS / f"{seed}.json", lambda seed=seed: run(seed)) for seed in SEEDS]
     labels, groups = np.array(runs[0]["labels"]), np.array(runs[0]["groups"])
     found, draws = {}, {}
     for name in ("five steps", "LP-FT"):
@@ -77,13 +62,8 @@ def main():
         "mean": found["LP-FT"]["mean"] - found["five steps"]["mean"],
         "interval over panels": list(_interval(draws["LP-FT"] - draws["five steps"], len(np.unique(groups)))),
     }
-    describe = ["git", "describe", "--always", "--dirty"]
     result = {
-        "command": "python benchmarks/lesson_06.py",
-        "commit": subprocess.run(describe, capture_output=True, text=True, cwd=HERE).stdout.strip(),
-        "date": date.today().isoformat(),
-        "hardware": f"{tl.device.describe()}, {os.cpu_count()} cores, {torch.get_num_threads()} in use, "
-        f"{platform.machine()}",
+        **about("python benchmarks/lesson_06.py"),
         **found,
         "LP-FT − five steps": gain,
     }

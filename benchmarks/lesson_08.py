@@ -9,11 +9,9 @@ the lesson are not touched.
 
 import copy
 import json
-import os
-import platform
-import subprocess
-from datetime import date
 from pathlib import Path
+
+from record import about
 
 import tlbook as tl
 from tlbook.training.recipes import LPFT
@@ -49,14 +47,6 @@ if __name__ == "__main__":
             rows.append({"method": method, "rate": rate, "log loss": found.log_loss, "AUC": found.auc})
             print(rows[-1], flush=True)
     chosen = {m: min((r for r in rows if r["method"] == m), key=lambda r: r["log loss"])["rate"] for m in METHODS}
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    result = {
-        "command": "python benchmarks/lesson_08.py",
-        "commit": commit,
-        "date": date.today().isoformat(),
-        "hardware": f"{tl.device.describe()}, {os.cpu_count()} cores, {platform.machine()}",
-        "rows": rows,
-        "chosen": chosen,
-    }
+    result = about("python benchmarks/lesson_08.py") | {"rows": rows, "chosen": chosen}
     (HERE / "results" / "lesson_08.json").write_text(json.dumps(result, indent=1) + "\n")
     print(chosen)

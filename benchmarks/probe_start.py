@@ -12,16 +12,12 @@ build/probe_start as they end, so that a run that was cut goes on where it was: 
 
 import itertools
 import json
-import os
-import platform
-import subprocess
 import sys
 import time
-from datetime import date
 from pathlib import Path
 
 import numpy as np
-import torch
+from record import about, kept
 
 import tlbook as tl
 from tlbook.evaluation import _draws, _interval
@@ -45,19 +41,16 @@ def file_of(arm, half, seed):
 
 def fit(arm, data, fold, seed):
     """{"p": test probabilities, "seconds": …} of one arm on one half, from disk if it was fitted before."""
-    probe, held, rate = arm
-    path = file_of(arm, fold[0], seed)
-    if not path.exists():
+
+    def make():
+        probe, held, rate = arm
         recipe = (LPFT if probe else Full)(freeze_batchnorm=held, head_multiplier=rate)
         start = time.perf_counter()
         how = {"epochs": EPOCHS, "lr": LR, "augment": "flips", "seed": seed}
         found = tl.finetune(tl.load_backbone(), data, fold[1], recipe=recipe, **how)
-        value = {"seconds": time.perf_counter() - start, "p": found.predict(data.subset(fold[1].test)).tolist()}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.with_suffix(".part").write_text(json.dumps(value))
-        path.with_suffix(".part").replace(path)
-        print(path.stem, f"{value['seconds']:.0f} s", flush=True)
-    return json.loads(path.read_text())
+        return {"seconds": time.perf_counter() - start, "p": found.predict(data.subset(fold[1].test)).tolist()}
+
+    return kept(file_of(arm, fold[0], seed), make)
 
 
 def auc_of(p, data, fold):
@@ -122,13 +115,8 @@ def main():
     if lp_ft in arms and full in arms:
         effects["LP-FT − full"] = effect(found, {lp_ft: 1, full: -1})
 
-    describe = ["git", "describe", "--always", "--dirty"]
     result = {
-        "command": "python benchmarks/probe_start.py",
-        "commit": subprocess.run(describe, capture_output=True, text=True, cwd=HERE).stdout.strip(),
-        "date": date.today().isoformat(),
-        "hardware": f"{tl.device.describe()}, {os.cpu_count()} cores, {torch.get_num_threads()} in use, "
-        f"{platform.machine()}",
+        **about("python benchmarks/probe_start.py"),
         "size": SIZE,
         "epochs": EPOCHS,
         "lr": LR,

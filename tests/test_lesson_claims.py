@@ -1,7 +1,6 @@
 """What lessons 01, 02 and 03 assert fails when there is nothing to transfer: random weights, shuffled labels."""
 
 import copy
-import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -86,9 +85,8 @@ def test_lesson_01_pretrained_features_lead_a_start_from_scratch_only_where_ther
 
 def test_lesson_01_a_recorded_row_comes_out_again_and_the_record_says_what_the_lesson_does(data, solar_features):
     root = NOTEBOOKS.parent / "benchmarks"
-    spec = importlib.util.spec_from_file_location("lesson_01", root / "lesson_01.py")
-    benchmark = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(benchmark)
+    import lesson_01 as benchmark
+
     rows = json.loads((root / "results" / "lesson_01.json").read_text(encoding="utf-8"))["rows"]
     row = next(row for row in rows if (row["who"], row["draw"], row["panels"]) == ("pretrained", 4, 16))
     fold = data.folds(k=4, repeats=3, seed=0)[4]

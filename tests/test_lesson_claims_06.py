@@ -22,11 +22,8 @@ def test_the_table_of_seeds_is_the_recorded_one():
 
 @pytest.mark.prove
 def test_a_recorded_seed_comes_out_again():
-    import importlib.util
+    import lesson_06 as benchmark
 
-    spec = importlib.util.spec_from_file_location("lesson_06", ROOT / "benchmarks" / "lesson_06.py")
-    benchmark = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(benchmark)
     recorded = json.loads((ROOT / "benchmarks/results/lesson_06.json").read_text(encoding="utf-8"))
     found = benchmark.run(1)
     for name in ("five steps", "LP-FT"):
