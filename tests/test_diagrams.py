@@ -123,7 +123,7 @@ def test_what_is_new_is_told_by_a_transfers_report():
         "copied",
         "new",
     ] and "trainable" not in alt
-    head = tl.transfer(source.model, target.model, adapt={"conv1.weight": lambda source, target: 2 * source})
+    head = tl.transfer(source.model, target.model, adapt={"conv1.6.weight": lambda source, target: 2 * source})
     assert "copied or adapted" in plots.anatomy_figure(target, new=head)[1]
     optimizer = torch.optim.SGD(target.parameters(), lr=0.1)
     assert "copied" not in plots.anatomy_figure(target, optimizer, new=report)[1]
