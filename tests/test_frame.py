@@ -36,7 +36,7 @@ def text(notebook):
 
 def bold(notebook):
     spans = BOLD.findall(re.sub(r"```.*?```|\$\$.*?\$\$", "", text(notebook), flags=re.DOTALL))
-    return [span for span in spans if span not in LABELS and not re.fullmatch(r"\d\d\.\d", span)]
+    return [span for span in spans if span not in LABELS and not re.fullmatch(r"\d\d\.\d+", span)]
 
 
 def forms(entry):
@@ -148,8 +148,8 @@ def test_the_repositorys_address_is_the_one_of_pyproject_and_moves_with_it(tmp_p
 
 
 def test_the_lesson_list_holds_lessons_only():
-    found = {path.name for path in (ROOT / "notebooks").iterdir() if path.is_file() and path.suffix != ".png"}
-    assert found == {path.name for path in LESSONS}
+    files = [path for path in (ROOT / "notebooks").iterdir() if path.is_file() and path.suffix != ".png"]
+    assert {path.name for path in files if not path.name.startswith(".")} == {path.name for path in LESSONS}
 
 
 def test_the_lab_serves_the_repository_so_that_the_course_map_is_found():
