@@ -90,7 +90,7 @@ def stage():
     for heading, modules in API.items():
         index += [f"## {heading}", "", "```{toctree}", ":maxdepth: 1", "", *modules, "```", ""]
         for name in modules:
-            rule = f"`tlbook.{name}`\n{'=' * (len(name) + 9)}\n"
+            rule = f"tlbook.{name}\n{'=' * (len(name) + 7)}\n"
             body = f".. automodule:: tlbook.{name}\n   :members:\n   :member-order: bysource\n"
             (SOURCE / "api" / f"{name}.rst").write_text(f"{rule}\n{body}", encoding="utf-8")
     (SOURCE / "api" / "index.md").write_text("\n".join(index), encoding="utf-8")
@@ -127,7 +127,8 @@ def page(notebook):
 def short_title(path):
     """The heading of a lesson, up to its formula: a list of pages has no room for one."""
     heading = nbformat.read(path, as_version=4).cells[0].source.splitlines()[0].removeprefix("# ")
-    return re.sub(r":? *\$.*", "", heading).removeprefix("Appendix: ").strip()
+    title = re.sub(r":? *\$.*", "", heading).removeprefix("Appendix: ").strip()
+    return title[0].upper() + title[1:]
 
 
 def answering(cells):

@@ -20,6 +20,7 @@ myst_heading_anchors = 3
 # The package
 default_role = "py:obj"
 autodoc_typehints = "none"
+napoleon_use_ivar = True
 napoleon_google_docstring, napoleon_numpy_docstring = True, False
 add_module_names = False
 
@@ -40,6 +41,11 @@ html_theme_options = {
     "home_page_in_toc": True,
     "show_toc_level": 2,
     "navigation_with_keys": False,
+    "back_to_top_button": False,
+    "navbar_persistent": [],  # the field that searches stands in the sidebar, once
+    "navbar_start": [],
+    "navbar_center": [],
+    "navbar_end": [],
     "search_bar_text": "Search · 查找",
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
