@@ -1,4 +1,4 @@
-"""Sphinx's settings for the book. What it reads is written by build.py, which also starts it."""
+"""Sphinx's settings for the book. What it reads is written by build_book.py, which also starts it."""
 
 import re
 
@@ -30,7 +30,6 @@ mathjax_config = {"options": {"enableMenu": False}, "svg": {"fontCache": "global
 
 html_theme = "sphinx_book_theme"
 html_title = project
-html_static_path = ["../build/book-source/static"]
 html_css_files, html_js_files = ["book.css"], ["book.js"]
 html_show_sourcelink = False
 html_copy_source = False
@@ -60,9 +59,10 @@ class SearchEnglishAndChinese(SearchEnglish):
     han = re.compile(r"[\u3400-\u9fff]+")
     js_splitter_code = r"""
 function splitQuery(query) {
+  const han = /([\u3400-\u9fff]+)/;
   const pairs = (run) => run.length < 2 ? [run] : Array.from({length: run.length - 1}, (_, i) => run.slice(i, i + 2));
-  return query.split(/[^\p{Letter}\p{Number}_]+/u).flatMap(
-    (word) => word.split(/([\u3400-\u9fff]+)/).filter(Boolean).flatMap((run) => /[\u3400-\u9fff]/.test(run) ? pairs(run) : [run]));
+  const words = query.split(/[^\p{Letter}\p{Number}_]+/u).flatMap((word) => word.split(han)).filter(Boolean);
+  return words.flatMap((run) => han.test(run) ? pairs(run) : [run]);
 }
 """
 

@@ -1,7 +1,7 @@
 """The book: the lessons as they are stored, the glossary and the package, as pages that need no network.
 
-    python book/build.py          # build/book/index.html: `make book`
-    python book/build.py --pdf    # and build/book/book.pdf, printed by Chromium
+    python book/build_book.py          # build/book/index.html: `make book`
+    python book/build_book.py --pdf    # and build/book/book.pdf, printed by Chromium
 
 Nothing is run. A lesson is copied to build/book-source and changed there in four ways: outputs that answer a bet or a
 "predict first" are folded, a widget is replaced by what it last showed, the links to Colab and Binder are left out, and
@@ -23,9 +23,11 @@ from tlbook.course import frame
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-SOURCE, SITE = ROOT / "build" / "book-source", ROOT / "build" / "book"
 
-BET, OUTCOME = re.compile(r'^tl\.bet\("(\d\d\.\d)"', re.MULTILINE), re.compile(r'^ *tl\.outcome\("(\d\d\.\d)"', re.MULTILINE)
+BET, OUTCOME = (
+    re.compile(r'^tl\.bet\("(\d\d\.\d)"', re.MULTILINE),
+    re.compile(r'^ *tl\.outcome\("(\d\d\.\d)"', re.MULTILINE),
+)
 PREDICT = re.compile(r"\*(?:Predict first|Bet)\b")
 DETAILS = re.compile(r"<details><summary>(.*?)</summary>(\S.*?)</details>")  # on one line: Markdown in it is not read
 PAGES = {  # a link to a file of the repository -> the page that has it
@@ -45,45 +47,55 @@ API = {  # the modules of the package, by what they are for
 }
 
 
-def main(pdf=False):
-    stage()
-    shutil.rmtree(SITE, ignore_errors=True)
-    options = ["--fail-on-warning", "--keep-going", "--quiet", "-d", ROOT / "build" / "doctrees", "-c", HERE]
-    built = subprocess.run([sys.executable, "-m", "sphinx", *options, SOURCE, SITE])
+def main(out=ROOT / "build" / "book", pdf=False):
+    """Build the book in the folder ``out``, beside what Sphinx reads."""
+    out = Path(out).resolve()
+    source, trees = out.parent / f"{out.name}-source", out.parent / f"{out.name}-trees"
+    stage(source)
+    shutil.rmtree(out, ignore_errors=True)
+    options = ["--fail-on-warning", "--keep-going", "--quiet", "-d", trees, "-c", HERE]
+    brought = ["-D", f"html_static_path={source / 'static'}"]
+    built = subprocess.run([sys.executable, "-m", "sphinx", *options, *brought, source, out])
     if built.returncode:
         raise SystemExit(built.returncode)
-    whole = printable()
+    whole = printable(out)
     if pdf:
-        chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-        if not chromium:
-            raise SystemExit("no Chromium here to print with; open build/book/print.html in a browser and print it there")
-        wait = ["--virtual-time-budget=120000", "--no-pdf-header-footer", f"--print-to-pdf={SITE / 'book.pdf'}"]
-        subprocess.run([chromium, "--headless", "--no-sandbox", "--disable-gpu", *wait, whole.as_uri()], check=True)
-    print(SITE / "index.html")
+        to_pdf(whole)
+    print(out / "index.html")
 
 
-def stage():
+def to_pdf(page):
+    """Print a page with Chromium, beside it."""
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    if not chromium:
+        raise SystemExit(f"no Chromium here to print with; open {page} in a browser and print it there")
+    quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=120000", "--no-pdf-header-footer"]
+    pdf = page.with_name("book.pdf")
+    subprocess.run([chromium, *quiet, f"--print-to-pdf={pdf}", page.as_uri()], check=True)
+
+
+def stage(source):
     """Write what Sphinx reads."""
-    shutil.rmtree(SOURCE, ignore_errors=True)
-    (SOURCE / "api").mkdir(parents=True)
+    shutil.rmtree(source, ignore_errors=True)
+    (source / "api").mkdir(parents=True)
     for path in frame.lessons():
-        nbformat.write(page(nbformat.read(path, as_version=4)), SOURCE / path.name)
-    shutil.copytree(frame.NOTEBOOKS / "figures", SOURCE / "figures", ignore=shutil.ignore_patterns("*.py"))
-    shutil.copy(frame.NOTEBOOKS / "score_card.png", SOURCE)
+        nbformat.write(page(nbformat.read(path, as_version=4)), source / path.name)
+    shutil.copytree(frame.NOTEBOOKS / "figures", source / "figures", ignore=shutil.ignore_patterns("*.py"))
+    shutil.copy(frame.NOTEBOOKS / "score_card.png", source)
 
     # The first page, the same in Chinese, the glossary
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     course_map = re.search(r"\| lesson \|.*?\n\n", readme, re.DOTALL)[0]
     first = (HERE / "index.md").read_text(encoding="utf-8").replace("COURSE_MAP\n", course_map)
     for word, pattern in (("LESSONS", "[0-9]*.ipynb"), ("APPENDICES", "appendix_*.ipynb")):
-        entries = [f"{short_title(path)} <{path.stem}>" for path in sorted(SOURCE.glob(pattern))]
+        entries = [f"{short_title(path)} <{path.stem}>" for path in sorted(source.glob(pattern))]
         first = first.replace(f"{word}\n", "\n".join(entries) + "\n")
     chinese = (ROOT / "README.zh.md").read_text(encoding="utf-8")
     chinese = re.sub(r"^(\[!\[|· \[English\]).*\n", "", chinese, flags=re.MULTILINE)
     for name, text in (("index.md", first), ("zh.md", chinese), ("glossary.md", glossary())):
-        (SOURCE / name).write_text(relink(text), encoding="utf-8")
+        (source / name).write_text(relink(text), encoding="utf-8")
     for name in ("LICENSE", "LICENSE-prose.md"):
-        shutil.copy(ROOT / name, SOURCE / f"{Path(name).stem}.txt")
+        shutil.copy(ROOT / name, source / f"{Path(name).stem}.txt")
 
     # A page for each module
     index = ["# The package", "", "What a lesson calls `tl`, by what it is for.", ""]
@@ -92,14 +104,14 @@ def stage():
         for name in modules:
             rule = f"tlbook.{name}\n{'=' * (len(name) + 7)}\n"
             body = f".. automodule:: tlbook.{name}\n   :members:\n   :member-order: bysource\n"
-            (SOURCE / "api" / f"{name}.rst").write_text(f"{rule}\n{body}", encoding="utf-8")
-    (SOURCE / "api" / "index.md").write_text("\n".join(index), encoding="utf-8")
+            (source / "api" / f"{name}.rst").write_text(f"{rule}\n{body}", encoding="utf-8")
+    (source / "api" / "index.md").write_text("\n".join(index), encoding="utf-8")
 
     # MathJax in one file, from the package that brings it
-    (SOURCE / "static").mkdir()
-    shutil.copy(installed("sphinx-mathjax-offline", "mathjax/tex-svg.js"), SOURCE / "static")
+    (source / "static").mkdir()
+    shutil.copy(installed("sphinx-mathjax-offline", "mathjax/tex-svg.js"), source / "static")
     for name in ("book.css", "book.js"):
-        shutil.copy(HERE / name, SOURCE / "static")
+        shutil.copy(HERE / name, source / "static")
 
 
 def page(notebook):
@@ -156,7 +168,9 @@ def fold(cell, tag, prompt):
 def fold_first_paragraphs(source):
     """What a lesson says of an answer is folded with it: the paragraphs up to a heading or the next question."""
     paragraphs = re.split(r"\n\s*\n", source)
-    ends = (i for i, text in enumerate(paragraphs) if text.startswith(("#", "<details", "|", ">")) or PREDICT.search(text))
+    ends = (
+        i for i, text in enumerate(paragraphs) if text.startswith(("#", "<details", "|", ">")) or PREDICT.search(text)
+    )
     end = next(ends, len(paragraphs))
     if not end:
         return source
@@ -204,23 +218,28 @@ def glossary():
     return f"{heading}\n\n{field}\n\n{rest}"
 
 
-def printable():
+def printable(site):
     """Write print.html, all lessons and the glossary on one page with nothing folded; return its path."""
     chapters, style = [], ""
     for path in [*frame.lessons(), Path("glossary.md")]:
-        text = (SITE / f"{path.stem}.html").read_text(encoding="utf-8")
+        text = (site / f"{path.stem}.html").read_text(encoding="utf-8")
         body = re.search(r'<article class="bd-article">(.*?)</article>', text, re.DOTALL)[1]
         body = re.sub(r'<a class="headerlink".*?</a>', "", body, flags=re.DOTALL)
         body = re.sub(r' id="[^"]*"', "", body).replace("<details", "<details open")
         chapters.append(f'<section class="chapter" id="{path.stem}">{body}</section>')
-        style = style or "\n".join(re.findall(r'<link [^>]*(?:pygments|mystnb|book)[^>]*\.css[^>]*>', text))
-        scripts = "\n".join(re.findall(r"<script>window\.MathJax.*?</script>|<script [^>]*tex-svg[^>]*></script>", text))
+        style = style or "\n".join(re.findall(r"<link [^>]*(?:pygments|mystnb|book)[^>]*\.css[^>]*>", text))
+        scripts = "\n".join(
+            re.findall(r"<script>window\.MathJax.*?</script>|<script [^>]*tex-svg[^>]*></script>", text)
+        )
     names = "|".join([*(path.stem for path in frame.lessons()), "glossary"])
     text = re.sub(rf'href="({names})\.html(?:#[^"]*)?"', r'href="#\1"', "\n".join(chapters))
-    text = re.sub(r'href="#(?!' + names + r')[^"]*"', "", text).replace('href="index.html#course-map"', 'href="index.html"')
+    text = re.sub(r'href="#(?!' + names + r')[^"]*"', "", text).replace(
+        'href="index.html#course-map"', 'href="index.html"'
+    )
     head = f'<meta charset="utf-8"><title>Transfer learning, measured</title>{style}{scripts}'
-    whole = SITE / "print.html"
-    whole.write_text(f'<!doctype html><html lang="en" data-theme="light" class="printed"><head>{head}</head><body>{text}</body></html>', encoding="utf-8")
+    opening = f'<!doctype html><html lang="en" data-theme="light" class="printed"><head>{head}</head>'
+    whole = site / "print.html"
+    whole.write_text(f"{opening}<body>{text}</body></html>", encoding="utf-8")
     return whole
 
 
@@ -228,11 +247,14 @@ def installed(package, ending):
     """The path of a file that an installed package brought."""
     files = [f for f in metadata.files(package) or () if str(f).endswith(ending)]
     if len(files) != 1:
-        raise FileNotFoundError(f"{package} has no file that ends in {ending}: install the extra, pip install 'tlbook[book]'")
+        raise FileNotFoundError(
+            f"{package} has no file that ends in {ending}: install the extra, pip install 'tlbook[book]'"
+        )
     return files[0].locate()
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", default=ROOT / "build" / "book")
     parser.add_argument("--pdf", action="store_true")
     main(**vars(parser.parse_args()))

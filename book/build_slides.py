@@ -1,6 +1,6 @@
 """The slides: a deck for each lesson, by a rule, from the outputs that it is stored with; reveal.js and no network.
 
-    python book/slides.py   # build/slides/index.html: `make slides`
+    python book/build_slides.py   # build/slides/index.html: `make slides`
 
 | in the lesson                               | on a slide                                                  |
 | ------------------------------------------- | ----------------------------------------------------------- |
@@ -18,13 +18,12 @@ import re
 import shutil
 
 import nbformat
-from build import HERE, PREDICT, ROOT, answering, installed, short_title
+from build_book import HERE, PREDICT, ROOT, answering, installed, short_title
 from markdown_it import MarkdownIt
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 
 from tlbook.course import frame
 
-SITE = ROOT / "build" / "slides"
 IMG, TABLE = re.compile(r'<img [^>]*src="data:image/[^>]*>'), re.compile(r"<table.*?</table>", re.DOTALL)
 LINK, SENTENCES = re.compile(r"(?<!!)\[([^\]]*)\]\([^)]*\)"), re.compile(r"(?<=[.?!])\s+(?=[A-Z*`$“\"])")
 LAST = re.compile(r"^(?:> (.*)|\*(?:The (?:last )?slide|One sentence)\.\* *(.*))$", re.MULTILINE)
@@ -40,27 +39,38 @@ PAGE = """<!doctype html>
 </div></div><script src="static/slides.js"></script></body></html>
 """
 
+INDEX = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Slides</title>
+<style>body {{ font: 1.2rem/1.6 sans-serif; margin: 2rem auto; max-width: 40rem; padding: 0 1rem }}</style></head>
+<body><h1>Slides</h1>
+<ul>
+{links}
+</ul>
+<p>→ and ← turn the page, <kbd>Esc</kbd> shows all, <kbd>F</kbd> fills the screen.
+To print, add <code>?print-pdf</code> to the address.</p>
+</body></html>
+"""
 
-def main():
-    shutil.rmtree(SITE, ignore_errors=True)
-    (SITE / "static").mkdir(parents=True)
+
+def main(site=ROOT / "build" / "slides"):
+    """Build the decks and their list in the folder ``site``."""
+    shutil.rmtree(site, ignore_errors=True)
+    (site / "static").mkdir(parents=True)
     for name in ("reveal.js", "reveal.css"):
-        shutil.copy(installed("sphinx-revealjs", f"revealjs/dist/{name}"), SITE / "static")
-    shutil.copy(installed("sphinx-mathjax-offline", "mathjax/tex-svg.js"), SITE / "static")
-    shutil.copytree(frame.NOTEBOOKS / "figures", SITE / "figures", ignore=shutil.ignore_patterns("*.py"))
+        shutil.copy(installed("sphinx-revealjs", f"revealjs/dist/{name}"), site / "static")
+    shutil.copy(installed("sphinx-mathjax-offline", "mathjax/tex-svg.js"), site / "static")
+    shutil.copytree(frame.NOTEBOOKS / "figures", site / "figures", ignore=shutil.ignore_patterns("*.py"))
     for name in ("slides.css", "slides.js"):
-        shutil.copy(HERE / name, SITE / "static")
+        shutil.copy(HERE / name, site / "static")
     links = []
     for path in frame.lessons():
         slides = deck(nbformat.read(path, as_version=4))
         title = short_title(path)
-        (SITE / f"{path.stem}.html").write_text(PAGE.format(title=title, slides="\n".join(slides)), encoding="utf-8")
+        (site / f"{path.stem}.html").write_text(PAGE.format(title=title, slides="\n".join(slides)), encoding="utf-8")
         links.append(f'<li><a href="{path.stem}.html">{html.escape(title)}</a> ({len(slides)})</li>')
-    keys = "<p>→ and ← turn the page, <kbd>Esc</kbd> shows all, <kbd>F</kbd> fills the screen. To print: add <code>?print-pdf</code>.</p>"
-    style = '<meta name="viewport" content="width=device-width, initial-scale=1"><style>body{font:1.2rem/1.6 sans-serif;margin:2rem auto;max-width:40rem;padding:0 1rem}</style>'
-    listed = f"<!doctype html><html lang=en><meta charset=utf-8><title>Slides</title>{style}<h1>Slides</h1><ul>{''.join(links)}</ul>{keys}</html>"
-    (SITE / "index.html").write_text(listed, encoding="utf-8")
-    print(SITE / "index.html")
+    (site / "index.html").write_text(INDEX.format(links="\n".join(links)), encoding="utf-8")
+    print(site / "index.html")
 
 
 def deck(notebook):
@@ -120,7 +130,9 @@ def closing(cells):
     sentence = " ".join(re.findall(r"\*[^*]+\*", sentence)) or sentence
     number = [line for cell in tagged(cells, "headline") for line in printed(cell).splitlines()]
     shown = last_picture(cells) + markdown(sentence)
-    return section("", shown + (f"<p class='number'>{html.escape(number[-1])}</p>" if number else ""), kind="picture last")
+    return section(
+        "", shown + (f"<p class='number'>{html.escape(number[-1])}</p>" if number else ""), kind="picture last"
+    )
 
 
 def last_picture(cells):
@@ -171,7 +183,7 @@ def pictures(cell):
 def tables(cell):
     """What a code cell printed and the tables that it shows, if they are short enough for a slide."""
     data = [output.get("data", {}).get("text/html") or "" for output in cell.get("outputs", ())]
-    found = [table for d in data for table in TABLE.findall(d) if table.count("<tr") <= 12]
+    found = [table for d in data for table in TABLE.findall(d) if table.count("<tr") <= 12 and table.count("<th") <= 6]
     return (f"<pre>{html.escape(printed(cell))}</pre>" if printed(cell) else "") + "".join(found)
 
 
