@@ -91,7 +91,7 @@ def stage(source):
         entries = [f"{short_title(path)} <{path.stem}>" for path in sorted(source.glob(pattern))]
         first = first.replace(f"{word}\n", "\n".join(entries) + "\n")
     chinese = (ROOT / "README.zh.md").read_text(encoding="utf-8")
-    chinese = re.sub(r"^(\[!\[|· \[English\]).*\n", "", chinese, flags=re.MULTILINE)
+    chinese = re.sub(r"^(\[!\[|(?:· )?\[English\]).*\n", "", chinese, flags=re.MULTILINE)
     for name, text in (("index.md", first), ("zh.md", chinese), ("glossary.md", glossary())):
         (source / name).write_text(relink(text), encoding="utf-8")
     for name in ("LICENSE", "LICENSE-prose.md"):
