@@ -60,7 +60,7 @@ function bicubic(x) {
 
 /** For each of ``size`` pixels that show ``from`` … ``to`` of a side: where its inputs begin, and their whole weights. */
 function weightsOf(side, from, to, size, filter) {
-  const scale = (to - from) / size;
+  const scale = Math.fround(to - from) / size;
   const [reach, weight] = FILTERS[filter];
   const stretch = Math.max(scale, 1); // when an image shrinks, each pixel is a mean over all that it covers
   return range(size).map((i) => {
@@ -126,7 +126,8 @@ function resizeAndCrop(image, [height, width], crop, filter) {
   }
   const [across, down] = [w / wholeW, h / wholeH];
   const [right, bottom] = [Math.min((left + width) * across, w), Math.min((top + height) * down, h)];
-  return resize(image, width, height, filter, [left * across, top * down, right, bottom]);
+  const box = [left * across, top * down, right, bottom].map(Math.fround); // Pillow keeps it in single precision
+  return resize(image, width, height, filter, box);
 }
 
 /** A part of an image; what lies outside is black. */

@@ -218,7 +218,7 @@ function showResult(result) {
   const held = result.groups ? "whole groups were held out" : `${Math.round(result.y.length / result.parts)} pictures were held out`;
   $("how").textContent =
     `Each of the ${result.y.length} pictures was judged by a probe that had not seen it: in each of ${result.parts} rounds, ` +
-    `${held}, of every class some, and the probe was fitted on the others, its C chosen among them. The interval covers the ` +
+    `${held}, some of every class, and the probe was fitted on the others, its C chosen among them. The interval covers the ` +
     `luck of which ${unit} were tested, not what a new camera or a new day changes. It took ${result.seconds.toFixed(1)} s.`;
   showWarnings(result);
   showMistakes(result);
@@ -239,10 +239,13 @@ function showWarnings(result) {
     const words = `${a.path.at(-1)} and ${b.path.at(-1)}${where}: ${bits} of 64 bits differ`;
     return el("figure", { className: "pair" }, ...images, el("figcaption", { textContent: words }));
   });
-  const words =
-    `${plural(pairs.length, "pair")} of pictures look nearly the same. If they show one thing, the scores flatter: ` +
-    "hold them out together (above), and train again.";
-  $("warnings").append(el("div", { className: "warning" }, el("p", { textContent: words }), ...shown));
+  const words = `${plural(pairs.length, "pair")} of pictures look nearly the same. If they show one thing, the scores flatter.`;
+  const again = el("button", { type: "button", textContent: "Hold such pictures out together, and train again" });
+  again.onclick = () => {
+    $("together").value = $("together").dataset.chosen = "alike";
+    train();
+  };
+  $("warnings").append(el("div", { className: "warning" }, el("p", { textContent: words }), ...shown, el("p", {}, again)));
 }
 
 /** The pictures whose true class got the lowest probability. */
