@@ -145,7 +145,7 @@ def test_what_finetune_is_not_told_is_what_the_function_takes(photos, small, tmp
     assert run("finetune", photos, "--out", tmp_path / "m").exit_code == 0
     assert given[0].keys() == {"recipe", "seed", "checkpoint", "resume"} and given[0]["recipe"] == tlbook.recipes.Auto()
     assert run("finetune", photos, "--out", tmp_path / "n", "--lr", "1e-3", "--augment", "none").exit_code == 0
-    assert given[1]["lr"] == 1e-3 and given[1].get("augment") is None
+    assert given[1]["lr"] == 1e-3 and not given[1]["recipe"].photo and given[1].get("augment") is None
     said = run("finetune", "--help").output
     assert "[default: auto]" in said and "[default: 10.0]" in said
     for name, words in {"epochs": "5", "lr": "the recipe's own", "augment": "none"}.items():
@@ -481,7 +481,7 @@ def test_a_model_is_exported_to_the_current_folder_unless_told_otherwise(model, 
         ("finetune {photos} --out {photos}/m", "among the images"),
         ("finetune {photos} --backbone no_such_net --out {here}/m", "no backbone is called 'no_such_net'"),
         ("finetune {photos} --recipe magic --out {here}/m", "recipe must be one of"),
-        ("finetune {photos} --augment colour --out {here}/m", "--augment must be none, flips or dihedral"),
+        ("finetune {photos} --augment colour --out {here}/m", "--augment must be none, photo, flips or dihedral"),
         ("finetune {photos} --groups {here}/none --out {here}/m", "No such file"),
         ("finetune {photos} --groups {here}/file --out {here}/m", "must begin with the line path,group"),
         ("finetune {photos} --epochs 0 --out {here}/m", "epochs must be"),

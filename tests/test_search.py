@@ -6,7 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.special import softmax
 from scipy.stats import t
+from sklearn.metrics import log_loss
 from small import spots, tiny
 from small_text import films, tiny_text
 
@@ -18,7 +20,7 @@ from tlbook.training.search import FineTuning, Probe, Search
 
 pytestmark = pytest.mark.usefixtures("one_thread_and_own_cache")
 
-QUICK = Auto(rates=(1e-3,), folds=2)
+QUICK = Auto(rates=(1e-3,), photo=False, folds=2)
 OPTIONS = {"epochs": 1, "batch_size": 8}
 
 
@@ -45,11 +47,12 @@ def found(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TLBOOK_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("TLBOOK_DEVICE", "cpu")
-        return searched()
+        return searched(replace(QUICK, photo=True))
 
 
 def test_each_candidate_is_a_row_and_one_is_kept(found):
-    names = ["probe", "probe of layer3", "probe of layer3 and final", "probe, mirror images too", "LP-FT at 1e-3"]
+    names = ["probe", "probe of layer3", "probe of layer3 and final", "probe, mirror images too"]
+    names += ["LP-FT at 1e-3", "LP-FT at 1e-3, photo"]
     assert [row.name for row in found.tried] == names
     assert sum(row.kept for row in found.tried) == 1 and not any(row.note for row in found.tried)
     assert all(row.low <= row.log_loss <= row.high and 0 <= row.auc <= 1 for row in found.tried)
@@ -91,7 +94,10 @@ def test_the_score_of_a_probe_is_that_of_one_fitted_without_the_fold(found):
     features, p = tl.extract(tiny(), part, precision="float32"), np.zeros((len(part), 2))
     for fold in part.folds(2, by="group", seed=0):
         p[fold.test] = tl.linear_probe(features, fold).predict_proba(features.X[fold.test])
-    n = len(part)
+    n, row = len(part), found.tried[0]
+    loss_at = {T: log_loss(part.labels, softmax(np.log(p) / T, 1)) for T in np.linspace(1, 10, 91)}
+    assert min(loss_at, key=loss_at.get) == pytest.approx(row.temperature, abs=0.1)
+    p = softmax(np.log(p) / row.temperature, 1)
     losses = -np.log(p[np.arange(n), part.labels].clip(1 / (n + 1), n / (n + 1)))
     assert found.tried[0].log_loss == pytest.approx(losses.mean(), abs=1e-6)
     assert found.tried[0].auc == pytest.approx(tl.evaluate(p, part.labels, resamples=1).auc, abs=1e-6)
@@ -136,8 +142,22 @@ def test_fine_tuning_is_kept_where_it_is_better_and_then_fitted_to_all_of_train_
     pool = np.sort(np.concatenate([SPLIT.train, SPLIT.val]))
     alone = tl.finetune(tiny(), NOISY, Split(pool, pool[:0], SPLIT.test), recipe=LPFT(), lr=1e-3, **OPTIONS)
     ours, theirs = found.model.state_dict(), alone.model.state_dict()
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs) and found.epoch == 1
-    assert [row.name for row in found.tried if row.kept] == ["LP-FT at 1e-3"]
+    (row,) = (row for row in found.tried if row.kept)
+    assert row.name == "LP-FT at 1e-3" and found.epoch == 1
+    assert all(torch.equal(ours[name], theirs[name] / (row.temperature if "fc." in name else 1)) for name in theirs)
+
+
+def test_a_candidate_that_is_too_sure_is_judged_and_kept_less_sure(monkeypatch):
+    probe_fold = Search._probe_fold
+
+    def too_sure(self, candidate, fold, i):
+        return search.tempered(probe_fold(self, candidate, fold, i), 0.2)
+
+    plain = searched()
+    monkeypatch.setattr(Search, "_probe_fold", too_sure)
+    sure = searched()
+    assert sure.tried[0].temperature == pytest.approx(5 * plain.tried[0].temperature, rel=0.01)
+    assert sure.tried[0].log_loss == pytest.approx(plain.tried[0].log_loss, rel=1e-3)
 
 
 def test_the_probe_is_said_to_be_as_good_where_it_is(monkeypatch, capsys):
@@ -160,7 +180,9 @@ def test_every_probe_is_a_model_that_predicts_saves_and_loads(kept, monkeypatch,
     rows = np.arange(len(features.y))
     probe = tl.linear_probe(features, Split(rows, rows[:0], rows[:0]))
     test = tl.extract(tiny(), NOISY.subset(SPLIT.test), stages=kept.stages, precision="float32")
-    assert np.abs(found.predict(NOISY.subset(SPLIT.test)) - probe.predict_proba(test.X)).max() < 1e-4
+    (T,) = (row.temperature for row in found.tried if row.kept)
+    expected = softmax(np.log(probe.predict_proba(test.X)) / T, 1)
+    assert np.abs(found.predict(NOISY.subset(SPLIT.test)) - expected).max() < 1e-4
 
     evaluation = found.save(tmp_path / "model", data=NOISY, split=SPLIT)
     again = tl.load_finetuned(tmp_path / "model")

@@ -84,7 +84,7 @@ class Backbone(Encoder):
     """
 
     views = VIEWS
-    augmentations = (None, "flips", "dihedral")
+    augmentations = (None, "photo", "flips", "dihedral")
     libraries = ("timm", "torchvision", "pillow")
     kind = "images"
 

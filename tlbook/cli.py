@@ -192,7 +192,9 @@ def finetune(
     minutes: Annotated[float, typer.Option(help="With auto: what fits into these is tried.")] = 10.0,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training part.")] = None,
     lr: Annotated[float | None, typer.Option(help="The learning rate of the deepest stage.")] = None,
-    augment: Annotated[str | None, typer.Option(help="none, flips (four) or dihedral (eight).")] = None,
+    augment: Annotated[
+        str | None, typer.Option(help="none, photo (crops, mirrored), flips (four) or dihedral (eight).")
+    ] = None,
     groups: Groups = None,
     skip: Skip = False,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
@@ -220,7 +222,7 @@ def finetune(
             return _data_and_split(folder, groups, skip, seed, augment)
 
         data, split = _from_first(group, begin)
-        recipe = tlbook.recipes.Auto(minutes=minutes) if recipe == "auto" else recipe
+        recipe = tlbook.recipes.Auto(minutes=minutes, photo=augment != "none") if recipe == "auto" else recipe
         options = {"recipe": recipe, "epochs": epochs, "lr": lr, "augment": None if augment == "none" else augment}
         options = {name: value for name, value in options.items() if value is not None}
         with _going_on_made_clear(checkpoint) if group.is_first else nullcontext():
@@ -331,8 +333,8 @@ def _data_and_split(folder, groups, skip, seed, augment):
     """The examples and their parts: those that the folder has, or drawn by group or at random."""
     from tlbook import data as inputs
 
-    if augment not in (None, "none", "flips", "dihedral"):
-        raise ValueError(f"--augment must be none, flips or dihedral, got {augment!r}")
+    if augment not in (None, "none", "photo", "flips", "dihedral"):
+        raise ValueError(f"--augment must be none, photo, flips or dihedral, got {augment!r}")
     data = inputs.folder(folder, groups=groups, on_error="skip" if skip else "raise")
     by = "given" if "part" in data.columns else "random" if data.groups is None else "group"
     split = data.split(by=by, seed=seed)

@@ -220,7 +220,8 @@ def finetune(
         accumulate: parts in which each process takes its share of a batch, one after the other, to save memory.
         clip: the largest norm of a step's gradient; None for none.
         augment: None, "flips" (four views) or "dihedral" (eight: quarter turns and flips, of square images). An
-            example comes in another view each epoch until it has been seen in all.
+            example comes in another view each epoch until it has been seen in all. "photo" is for photographs: a
+            random crop, resized to the whole, and perhaps mirrored, but never upside down; another in each epoch.
         precision: "auto" (bfloat16 on CUDA where the hardware has it, float32 elsewhere), "float32" or "bfloat16".
         store_prefix: False computes the frozen prefix anew in each epoch.
         seed: of everything random.

@@ -93,11 +93,14 @@ class Auto:
     Attributes:
         minutes: the clock: what would not fit is not tried, and that is said. The plain probe always is.
         rates: the learning rates of LP-FT, in the order in which they are tried.
+        photo: try LP-FT at the best of them with augment="photo", too, where the inputs are images and no other
+            augmentation is asked for.
         folds: how many parts of train and val are held out in turn.
     """
 
     minutes: float = 10.0
     rates: tuple = (1e-4, 3e-4, 3e-5)
+    photo: bool = True
     folds: int = 3
 
     from_probe = True

@@ -8,6 +8,10 @@ Candidates are judged by the log loss. It is what all of them minimise; it is a 
 can be compared pair by pair and an error be told over whole groups; it needs honest probabilities, not only a right
 order; and it is defined on a fold that lacks a class, where an AUC is not. The AUC stands beside it, to be read.
 
+Fine-tuning makes networks surer than they should be, and that is mended by one number: each candidate's logits are
+divided by the temperature, at least 1, that makes its held-out loss the lowest (Guo et al., 2017, arXiv:1706.04599). It
+is judged with it, and is kept with it in the weights of its head.
+
 The candidate with the lowest loss is only taken if no simpler one comes within one standard error of the paired
 difference (Breiman et al., Classification and Regression Trees, 1984). What is kept is fitted anew to all of train and
 val, with the settings that were judged.
@@ -24,6 +28,8 @@ from shutil import rmtree
 
 import numpy as np
 import torch
+from scipy.optimize import minimize_scalar
+from scipy.special import softmax
 from scipy.stats import t
 from torch import nn
 
@@ -62,9 +68,10 @@ class FineTuning:
     """LP-FT at a learning rate."""
 
     lr: float
+    photo: bool = False
 
     def __str__(self):
-        return f"LP-FT at {self.lr:.0e}".replace("e-0", "e-")
+        return f"LP-FT at {self.lr:.0e}{', photo' if self.photo else ''}".replace("e-0", "e-")
 
 
 class Search:
@@ -78,7 +85,7 @@ class Search:
     Attributes:
         pool: what may be learned from: positions in the data, train and val together.
         folds: splits of ``range(len(pool))``. judged: which of these examples each candidate predicts.
-        held_out: {candidate: (n, K) probabilities of the pool, each from a fit without it}.
+        held_out: {candidate: (n, K) probabilities of the pool, each from a fit without it, with the temperature}.
         tried: a `Tried` for each candidate.
     """
 
@@ -104,14 +111,21 @@ class Search:
     def run(self):
         """Try, choose, and fit what was chosen: a `FineTuned`, whose ``tried`` says what was tried."""
         self._say(f"{'what was tried':<36} {'log loss':>8}  {'95 % interval':<16} {'AUC':>5} {'seconds':>8}")
+        kept, stopped = Probe(), ""
         try:
             for candidate in self._candidates():
                 self._try(candidate)
-            kept, stopped = self._simplest(), ""
+            kept = self._simplest()
+            self._say_what_is_kept(kept)
+            found = self._fine_tune_all(kept) if isinstance(kept, FineTuning) else None
         except _Stopped:
-            kept, stopped = self._simplest(Probe), "Ctrl-C"
-        self._say_what_is_kept(kept, stopped)
-        found = self._fit_probe_to_all(kept) if isinstance(kept, Probe) else self._fine_tune_all(kept)
+            found, stopped = None, "Ctrl-C"
+        if found is None:  # a probe, for whatever reason
+            kept = self._simplest(Probe)
+            found = self._fit_probe_to_all(kept)
+
+        temperature = next((row.temperature for row in self.tried if row.name == str(kept)), 1.0)
+        cool_head(found.model, temperature)
         self.tried = [replace(row, kept=row.name == str(kept)) for row in self.tried]
         return replace(found, tried=tuple(self.tried), stopped=stopped or found.stopped)
 
@@ -142,6 +156,9 @@ class Search:
             yield Probe(mirrored=True)
         for lr in self.recipe.rates:
             yield FineTuning(lr)
+        tuned = [c for c in self.held_out if isinstance(c, FineTuning)]
+        if self.recipe.photo and tuned and self.settings.augment is None and "photo" in self.backbone.augmentations:
+            yield replace(self._best(tuned), photo=True)
 
     def _try(self, candidate):
         """Add a row to what was tried; and to ``held_out``, if it could be judged."""
@@ -149,7 +166,9 @@ class Search:
         began, row = time.monotonic(), Tried(str(candidate), note=why_not)
         if not why_not:
             try:
-                self.held_out[candidate] = self._predict_held_out(candidate)
+                p = self._predict_held_out(candidate)
+                row = replace(row, temperature=self._temperature_of(p))
+                self.held_out[candidate] = tempered(p, row.temperature)
                 row = self._score(row, candidate)
             except _CannotJudge as error:
                 row = replace(row, note=str(error))
@@ -172,6 +191,16 @@ class Search:
             of_fold = self._predict_fold if isinstance(candidate, FineTuning) else self._probe_fold
             p[fold.test] = of_fold(candidate, fold, i)
         return p
+
+    def _temperature_of(self, p):
+        """The T in 1 … 10 at which the mean loss of the judged examples is lowest."""
+        p, y, weight = p[self.judged], self.part.labels[self.judged], self.weight[self.judged]
+
+        def loss(T):
+            return np.average(-np.log(tempered(p, T)[np.arange(len(y)), y].clip(1e-12)), weights=weight)
+
+        T = minimize_scalar(loss, bounds=(1, 10), method="bounded").x
+        return float(T) if loss(T) < loss(1) else 1.0
 
     def _simplest(self, kind=object):
         """The simplest candidate within one standard error of the best; the plain probe, where none was judged."""
@@ -259,9 +288,8 @@ class Search:
         try:
             with warnings.catch_warnings(), one_ctrl_c(pressed):
                 warnings.simplefilter("ignore")  # of a loss that diverges: the row says it
-                found = self.fit(
-                    split, recipe=LPFT(), lr=candidate.lr, checkpoint=folder, resume=self.resume and folder is not None
-                )
+                own = {"recipe": LPFT(), "lr": candidate.lr} | ({"augment": "photo"} if candidate.photo else {})
+                found = self.fit(split, **own, checkpoint=folder, resume=self.resume and folder is not None)
         except RuntimeError as error:
             raise _CannotJudge(f"not judged: {error}") from None
         except KeyboardInterrupt:  # a notebook is told in no other way
@@ -278,11 +306,9 @@ class Search:
         """The fine-tuning of train and val; no part is left to choose an epoch by, as in the folds."""
         try:
             return self._fine_tune(candidate, Split(self.pool, NONE, self.split.test), "all")
-        except (_CannotJudge, _Stopped) as error:
-            kept = self._simplest(Probe)
-            stopped = "Ctrl-C" if isinstance(error, _Stopped) else ""
-            self._say(f"The fine-tuning of all of train and val did not come to its end: {kept} is kept. {error}")
-            return replace(self._fit_probe_to_all(kept), stopped=stopped)
+        except _CannotJudge as error:
+            self._say(f"The fine-tuning of all of train and val failed, and the best probe is kept. {error}")
+            return None
 
     def _out_of_reach(self, candidate):
         """Why a candidate is not tried, or "": the probes without mirror images always are."""
@@ -365,10 +391,8 @@ class Search:
         if self.processes.is_first:
             print(words, flush=True)
 
-    def _say_what_is_kept(self, kept, stopped):
+    def _say_what_is_kept(self, kept):
         self._say("")
-        if stopped:
-            return self._say(f"Stopped by Ctrl-C: {kept} is what was best so far")
         if kept not in self.held_out:
             return self._say(f"{kept} is kept, unjudged")
         tuned = [c for c in self.held_out if isinstance(c, FineTuning)]
@@ -379,6 +403,19 @@ class Search:
             self._say("Whether fine-tuning is better was not measured: see the rows above")
         elif isinstance(kept, Probe):
             self._say("The probe is as good as fine-tuning here")
+
+
+def tempered(p, T):
+    """Probabilities (N, K) at the temperature T: softmax(log p / T)."""
+    return softmax(np.log(p.clip(1e-30)) / T, axis=1)
+
+
+def cool_head(model, T):
+    """Divide a model's logits by T, in the weights of its linear head."""
+    if T != 1:
+        with torch.no_grad():
+            for parameter in model.head.parameters():
+                parameter.div_(T)
 
 
 class _CannotJudge(Exception):
@@ -395,7 +432,7 @@ _NOT_MEASURED = ("train loss", "val loss", "val AUC", "seconds")
 def _complexity(candidate):
     """What the candidates are sorted by: (fine-tuned?, what it looks at, how far it may go from the start)."""
     if isinstance(candidate, FineTuning):
-        return 1, 0, candidate.lr
+        return 1, candidate.photo, candidate.lr
     return 0, len(candidate.stages) + candidate.mirrored, candidate.stages != ("final",)
 
 

@@ -12,6 +12,7 @@ class Tried:
         log_loss, low, high: the mean over held-out examples and its 95 % interval (over groups, where there are any);
             None where it was not judged.
         auc: on the same examples.
+        temperature: what its logits are divided by, 1 or more: what its held-out predictions ask for.
         seconds: what all its folds took.
         kept: whether it is the one that was kept.
         note: why it was not judged, or "".
@@ -22,6 +23,7 @@ class Tried:
     low: float | None = None
     high: float | None = None
     auc: float | None = None
+    temperature: float = 1.0
     seconds: float = 0.0
     kept: bool = False
     note: str = ""
