@@ -148,16 +148,17 @@ def test_fine_tuning_is_kept_where_it_is_better_and_then_fitted_to_all_of_train_
 
 
 def test_a_candidate_that_is_too_sure_is_judged_and_kept_less_sure(monkeypatch):
-    probe_fold = Search._probe_fold
+    probe_fold, tried = Search._probe_fold, {}
+    for sure in (5, 10):
 
-    def too_sure(self, candidate, fold, i):
-        return search.tempered(probe_fold(self, candidate, fold, i), 0.2)
+        def too_sure(self, candidate, fold, i, sure=sure):
+            return search.tempered(probe_fold(self, candidate, fold, i), 1 / sure)
 
-    plain = searched()
-    monkeypatch.setattr(Search, "_probe_fold", too_sure)
-    sure = searched()
-    assert sure.tried[0].temperature == pytest.approx(5 * plain.tried[0].temperature, rel=0.01)
-    assert sure.tried[0].log_loss == pytest.approx(plain.tried[0].log_loss, rel=1e-3)
+        with monkeypatch.context() as patch:
+            patch.setattr(Search, "_probe_fold", too_sure)
+            tried[sure] = searched(Auto(minutes=1e-6, folds=2)).tried[0]
+    assert tried[10].temperature == pytest.approx(2 * tried[5].temperature, rel=0.01) and tried[5].temperature > 2
+    assert tried[10].log_loss == pytest.approx(tried[5].log_loss, rel=1e-3)
 
 
 def test_the_probe_is_said_to_be_as_good_where_it_is(monkeypatch, capsys):
