@@ -44,7 +44,7 @@ class Run:
         model: the Backbone with the two-class head of the epoch that was kept. start: its state before training.
         optimizer: as it was used. It was to hold the head; nothing else was to change.
         features: (N, D), what the head was trained on.
-        history: [{"epoch", "train loss", "val loss", "test AUC"}], each taken after an epoch over all cells of that part.
+        history: [{"epoch", "train loss", "val loss", "test AUC"}], taken after each epoch over all cells of the part.
             kept: the epoch of the model.
         probabilities: (n, 2), reported for the cells ``split.test``, in this order.
     """
