@@ -39,7 +39,7 @@ class Run:
     """What a training left behind. Nothing in it says what went wrong.
 
     Attributes:
-        data: Dataset of 960 cells in 16 panels, 64 pixels a side. split: whole panels to train on, to choose by, to
+        data: Dataset of 960 cells in 17 panels, 64 pixels a side. split: whole panels to train on, to choose by, to
             report on.
         model: the Backbone with the two-class head of the epoch that was kept. start: its state before training.
         optimizer: as it was used. It was to hold the head; nothing else was to change.
