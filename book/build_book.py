@@ -206,6 +206,7 @@ def relink(text):
     """Links to files of the repository become links to pages of the book."""
     for path, name in PAGES.items():
         text = text.replace(f"]({path}", f"]({name}")
+    text = re.sub(r"^(- .*?)(https://\S+)$", r"\1<\2>", text, flags=re.MULTILINE)  # the list of references
     text = text.replace("](LICENSE-prose.md)", "](LICENSE-prose.txt)").replace("](LICENSE)", "](LICENSE.txt)")
     return text.replace("](notebooks/", "](")
 

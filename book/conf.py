@@ -31,6 +31,7 @@ mathjax_config = {"options": {"enableMenu": False}, "svg": {"fontCache": "global
 html_theme = "sphinx_book_theme"
 html_title = project
 html_css_files, html_js_files = ["book.css"], ["book.js"]
+html_context = {"default_mode": "auto"}  # light or dark, as the reader's system is
 html_show_sourcelink = False
 html_copy_source = False
 html_theme_options = {
