@@ -224,7 +224,7 @@ def glossary():
 
 def printable(site):
     """Write print.html, all lessons and the glossary on one page with nothing folded; return its path."""
-    chapters, style = [], ""
+    chapters, style, scripts = [], "", ""
     for path in [*frame.lessons(), Path("glossary.md")]:
         text = (site / f"{path.stem}.html").read_text(encoding="utf-8")
         body = re.search(r'<article class="bd-article">(.*?)</article>', text, re.DOTALL)[1]
@@ -232,7 +232,7 @@ def printable(site):
         body = re.sub(r' id="[^"]*"', "", body).replace("<details", "<details open")
         chapters.append(f'<section class="chapter" id="{path.stem}">{body}</section>')
         style = style or "\n".join(re.findall(r"<link [^>]*(?:pygments|mystnb|book)[^>]*\.css[^>]*>", text))
-        scripts = "\n".join(
+        scripts = scripts or "\n".join(
             re.findall(r"<script>window\.MathJax.*?</script>|<script [^>]*tex-svg[^>]*></script>", text)
         )
     names = "|".join([*(path.stem for path in frame.lessons()), "glossary"])

@@ -26,7 +26,7 @@ add_module_names = False
 
 # Mathematics in one file, and no menu that would load others
 mathjax_path = "tex-svg.js"
-mathjax_config = {"options": {"enableMenu": False}, "svg": {"fontCache": "global"}}
+mathjax3_config = {"options": {"enableMenu": False}, "svg": {"fontCache": "global"}}
 
 html_theme = "sphinx_book_theme"
 html_title = project

@@ -170,7 +170,7 @@ def test_the_page_to_print_has_every_lesson_with_nothing_folded(site, pages):
     text = (site / "print.html").read_text(encoding="utf-8")
     for name in LESSONS:
         assert text.count(f'<section class="chapter" id="{name}">') == 1
-    assert "<details>" not in text and "The answer to" in "".join(pages[site / "print.html"].open_text)
+    assert "<details>" not in text and "tex-svg.js" in text and "The answer to" in "".join(pages[site / "print.html"].open_text)
 
 
 @pytest.mark.parametrize("width", [375, 360])
