@@ -57,7 +57,7 @@ bench-long: .venv/bench.installed
 	$(BIN)/python benchmarks/fine_tuning.py paper
 	$(BIN)/python benchmarks/league.py
 
-prove: .venv/test.installed wheelhouse/complete
+prove: .venv/test.installed wheelhouse
 	LESSONS="$(LESSONS)" $(PYTEST) -m prove
 
 book: .venv/book.installed
@@ -68,12 +68,10 @@ slides: .venv/book.installed
 
 # In the room: python3 -m venv .venv && .venv/bin/pip install --no-index --find-links wheelhouse/ 'tlbook[course]'
 # (same system, same Python). PIP_EXTRA_INDEX_URL may name PyTorch's index of CPU builds: the folder is then a third.
-wheelhouse: wheelhouse/complete
-
-wheelhouse/complete: .venv/course.installed
+wheelhouse: .venv/course.installed
 	rm -rf wheelhouse
 	$(BIN)/python -m pip wheel --constraint constraints.txt --wheel-dir wheelhouse ".[course]"
-	touch $@
+	touch wheelhouse/complete
 
 notebooks: .venv/course.installed
 	TQDM_DISABLE=1 $(BIN)/python -c "import sys; from tlbook.course.runner import run_course; \
