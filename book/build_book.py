@@ -40,7 +40,7 @@ PAGES = {  # a link to a file of the repository -> the page that has it
 }
 API = {  # the modules of the package, by what they are for
     "The three operators": ["feature_extraction", "fine_tuning", "parameter_transfer", "lora"],
-    "What goes in": ["data", "splits", "backbones", "encoder", "text", "speech", "adaptation"],
+    "What goes in": ["data", "backbones", "encoder", "text", "speech", "adaptation"],
     "What comes out": ["probes", "evaluation", "ranking", "plots"],
     "Training": ["training.recipes", "training.trainable", "training.classifier"],
     "The ground": ["device", "cache"],

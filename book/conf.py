@@ -56,7 +56,7 @@ class SearchEnglishAndChinese(SearchEnglish):
     """English words by their stems, Chinese by every pair of neighbouring signs: 骨干网络 is 骨干, 干网, 网络."""
 
     lang = "en-zh"
-    language_name = "English and Chinese"
+    language_name = "English"  # it names the stemmer in JavaScript
     han = re.compile(r"[\u3400-\u9fff]+")
     js_splitter_code = r"""
 function splitQuery(query) {
