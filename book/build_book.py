@@ -9,6 +9,7 @@ links to files of the repository become links to pages. Sphinx does the rest (co
 """
 
 import argparse
+import html
 import os
 import re
 import shutil
@@ -30,6 +31,7 @@ BET, OUTCOME = (
 )
 PREDICT = re.compile(r"\*(?:Predict first|Bet)\b")
 DETAILS = re.compile(r"<details><summary>(.*?)</summary>(\S.*?)</details>")  # on one line: Markdown in it is not read
+MOVED = "<p><small>Moved by hand"  # what a notebook says below a widget; `static` says it for the book
 PAGES = {  # a link to a file of the repository -> the page that has it
     "../README.md": "index.md",
     "../GLOSSARY.md": "glossary.md",
@@ -130,7 +132,7 @@ def page(notebook):
                 cell.source = fold_first_paragraphs(cell.source)
             continue
         cell.source = cell.source.replace("# NBVAL_CHECK_OUTPUT\n", "")
-        cell.outputs = [static(output, state) for output in cell.outputs]
+        cell.outputs = [static(output, state) for output in cell.outputs if MOVED not in str(output.get("data", ""))]
         tags = cell.metadata.setdefault("tags", [])
         if "setup" in tags:
             fold(cell, "hide-cell", "Set-up, the same in every lesson")
@@ -194,11 +196,16 @@ def static(output, state):
 
 
 def leaves(key, state):
-    """The HTML of a widget's children, from top to bottom."""
+    """The HTML of a widget's children, from top to bottom: what is shown, and what each control was set to."""
     model = state[key]
+    traits = model["state"]
     if model["model_name"] == "HTMLModel":
-        yield model["state"].get("value", "")
-    for child in model["state"].get("children", ()):
+        yield traits.get("value", "")
+    elif traits.get("kind") == "status":
+        yield f"<pre>{html.escape(traits['value'])}</pre>"
+    elif traits.get("label") and "value" in traits:
+        yield f"<p>{html.escape(traits['label'])}: <b>{html.escape(str(traits['value']))}</b></p>"
+    for child in traits.get("children", ()):
         yield from leaves(child.removeprefix("IPY_MODEL_"), state)
 
 

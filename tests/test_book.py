@@ -158,7 +158,22 @@ def test_a_widget_is_shown_as_it_was_stored(site):
     assert stored
     for path in stored:
         text = (site / f"{path.stem}.html").read_text(encoding="utf-8")
-        assert re.search(r"<div class=.widget.><img alt=", text) and "VBox(children" not in text, path.stem
+        assert re.search(r"<div class=.widget.>(?:(?!</div>).)*<img [^>]*alt=", text, re.DOTALL), path.stem
+        assert "VBox(children" not in text and "Run this cell again" not in text, path.stem
+
+
+def test_a_widget_tells_what_its_controls_were_set_to():
+    def model(name, **traits):
+        return {"model_name": name, "state": traits}
+
+    state = {
+        "box": model("VBoxModel", children=["IPY_MODEL_a", "IPY_MODEL_b", "IPY_MODEL_c"]),
+        "a": model("AnyModel", kind="slider", label="cell", value=3),
+        "b": model("HTMLModel", value="<img alt='cells'>"),
+        "c": model("AnyModel", kind="status", value="AUC < 1"),
+    }
+    shown = "".join(build_book.leaves("box", state))
+    assert shown == "<p>cell: <b>3</b></p><img alt='cells'><pre>AUC &lt; 1</pre>"
 
 
 def test_a_widget_without_its_state_is_an_error():
