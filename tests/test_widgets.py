@@ -23,7 +23,7 @@ def small():
 
 
 def test_the_stage_explorer_changes_its_picture_when_a_value_changes(small):
-    cell, stage, picture = widgets.stage_explorer(*small).children
+    cell, stage, picture, text = widgets.stage_explorer(*small).children
     seen = [picture.value]
     stage.value = "blocks.1"
     seen.append(picture.value)
@@ -33,6 +33,7 @@ def test_the_stage_explorer_changes_its_picture_when_a_value_changes(small):
     assert all('<img alt="Cells and their' in value for value in seen)
     assert "cell 0 (" in seen[0] and "at stem" in seen[0]
     assert "cell 7 (" in seen[2] and "at blocks.1" in seen[2]
+    assert "cell 7 (" in text.value and "at blocks.1" in text.value  # read aloud
     cell.value, stage.value = 0, "stem"
     assert picture.value == seen[0]
 

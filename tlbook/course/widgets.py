@@ -1,13 +1,14 @@
 """What can be turned by hand, each with a static twin that a page without a kernel shows as well."""
 
-import html
+import io
+from functools import cache
 
 import numpy as np
 import torch
 
 from tlbook.evaluation import compare
-from tlbook.figures import BLUE, GREY, ORANGE
-from tlbook.plots import draws_figure, interpolation, interpolation_figure, picture, plt, show
+from tlbook.figures import BLUE, GREY, ORANGE, Picture
+from tlbook.plots import draws_figure, interpolation, interpolation_figure, plt, show
 from tlbook.probes import linear_probe
 from tlbook.responses import maps
 
@@ -24,27 +25,25 @@ def stage_explorer(backbone, data, features):
         features: `Features` of ``data`` with a block for each stage to choose from, named as the stages are.
 
     Returns:
-        ipywidgets.VBox; its children are the cell's number, the stage, and the picture.
+        `controls.Explorer`; its children are the cell's number, the stage, the picture, and the text.
 
     Raises:
         ValueError: data without groups; features of other examples; a stage whose output is no feature map.
 
     Lesson 02.
     """
-    import ipywidgets
+    from tlbook.course.controls import Choice, Slider
 
-    says = _probes(data, features)
-    cell = ipywidgets.IntSlider(value=0, max=len(data) - 1, description="cell", continuous_update=False)
-    stage = ipywidgets.Dropdown(options=list(features.blocks), description="stage")
-    picture = ipywidgets.HTML()
+    says, stages = _probes(data, features), list(features.blocks)
+    cell = Slider(label="cell", max=len(data) - 1)
+    stage = Choice(label="stage", options=stages, value=stages[0])
 
-    def draw(_=None):
-        picture.value = _html(*stage_figure(backbone, data, features, [cell.value], [stage.value], says))
+    @cache
+    def drawn(i, where):
+        figure, alt = stage_figure(backbone, data, features, [i], [where], says)
+        return _html(figure, alt), alt
 
-    for control in (cell, stage):
-        control.observe(draw, names="value")
-    draw()
-    return ipywidgets.VBox([cell, stage, picture])
+    return _explorer([cell, stage], lambda: drawn(int(cell.value), stage.value))
 
 
 def stage_explorer_static(backbone, data, features, cells, stages):
@@ -102,7 +101,7 @@ def panel_draw_explorer(features, split, draws, C=1e-3):
             ``split.test``. draws: {number of panels: AUCs of random draws}. C: of the probe, fixed.
 
     Returns:
-        ipywidgets.VBox; its children are the choice of panels, the picture, and the text.
+        `controls.Explorer`; its children are the choice of panels, the picture, and the text.
 
     Lesson 01. Its static twin is `panel_draw_explorer_static`.
     """
@@ -110,21 +109,24 @@ def panel_draw_explorer(features, split, draws, C=1e-3):
 
     groups, labels = features.groups[split.train], features.y[split.train]
     options = [(f"panel {g}: {labels[groups == g].mean():.0%} defective", int(g)) for g in np.unique(groups)]
-    panels = ipywidgets.SelectMultiple(options=options, value=[g for _, g in options[:4]], rows=8)
-    picture, text = ipywidgets.HTML(), ipywidgets.HTML()
+    panels = ipywidgets.SelectMultiple(
+        options=options,
+        value=[g for _, g in options[:4]],
+        rows=8,
+        description="panels",
+        tooltip="labelled panels: choose several with Ctrl or Shift",
+    )
+    latest = ["", ""]
 
-    def draw(_=None):
+    def show():
         rows = split.train[np.isin(groups, panels.value)]
         if len(np.unique(features.y[rows])) < 2:
-            text.value = "These panels have cells of one class only: choose another one too."
-            return
+            return latest[0], "These panels have cells of one class only: choose another one too."
         auc = linear_probe(features, split._replace(train=rows), C=C).evaluate(features, split.test).auc
-        picture.value = _html(*draws_figure({"random draws": draws}, own=(len(panels.value), auc)))
-        text.value = f"{len(panels.value)} panels, {len(rows)} cells: AUC {auc:.3f} on the panels that judge"
+        latest[0] = _html(*draws_figure({"random draws": draws}, own=(len(panels.value), auc)))
+        return latest[0], f"{len(panels.value)} panels, {len(rows)} cells: AUC {auc:.3f} on the panels that judge"
 
-    panels.observe(draw, names="value")
-    draw()
-    return ipywidgets.VBox([panels, picture, text])
+    return _explorer([panels], show)
 
 
 def panel_draw_explorer_static(draws):
@@ -140,14 +142,15 @@ def interpolation_slider(curves, metric="auc"):
             the same examples. metric: of `Evaluation`.
 
     Returns:
-        ipywidgets.VBox; its children are α, the picture, and the text.
+        `controls.Explorer`; its children are α, the picture, and the text. All of them are computed before: a move only
+        shows them.
 
     Raises:
         ValueError: a curve without an α that another has or without an end; evaluations of other examples.
 
     Lesson 05. Its static twin is `interpolation_slider_static`.
     """
-    import ipywidgets
+    from tlbook.course.controls import Slider
 
     lines = {f"{split}, {treatment}": found for split, how in curves.items() for treatment, found in how.items()}
     alphas = sorted({alpha for found in lines.values() for alpha in found})
@@ -155,18 +158,13 @@ def interpolation_slider(curves, metric="auc"):
         absent = sorted({0, 1, *alphas} - set(found))
         if absent:
             raise ValueError(f"the curve {name!r} has no value at α = {', '.join(f'{alpha:g}' for alpha in absent)}")
-    options = [(f"{alpha:g}", alpha) for alpha in alphas]
-    alpha = ipywidgets.SelectionSlider(options=options, value=1, description="α", continuous_update=False)
-    picture, text = ipywidgets.HTML(), ipywidgets.HTML()
+    shown = {}
+    for alpha in alphas:
+        rows = [_against_ends(name, found, alpha, metric) for name, found in lines.items()]
+        shown[alpha] = _html(*interpolation_figure(curves, metric, at=alpha)), "\n".join([f"α = {alpha:g}", *rows])
 
-    def draw(_=None):
-        picture.value = _html(*interpolation_figure(curves, metric, at=alpha.value))
-        rows = [_against_ends(name, found, alpha.value, metric) for name, found in lines.items()]
-        text.value = "<pre>" + html.escape("\n".join(rows)) + "</pre>"
-
-    alpha.observe(draw, names="value")
-    draw()
-    return ipywidgets.VBox([alpha, picture, text])
+    alpha = Slider(label="α", values=alphas, texts=[f"{alpha:g}" for alpha in alphas], value=1)
+    return _explorer([alpha], lambda: shown[alpha.value])
 
 
 def interpolation_slider_static(curves, metric="auc"):
@@ -191,32 +189,24 @@ def threshold_slider(found, missed=10):
         missed: the price of a missed defect in false alarms, to begin with.
 
     Returns:
-        ipywidgets.VBox; its children are the threshold, the price, the picture, and the text.
+        `controls.Explorer`; its children are the threshold, the price, the picture, and the text.
 
     Raises:
         ValueError: more than two classes, a price that is not above 0.
 
     Its static twin is `threshold_slider_static`.
     """
-    import ipywidgets
+    from tlbook.course.controls import Slider
 
-    threshold = ipywidgets.FloatSlider(
-        value=0.5, min=0, max=1, step=0.01, description="threshold", continuous_update=False
-    )
     prices = sorted({1, 2, 5, 10, 20, 50, missed})
-    price = ipywidgets.SelectionSlider(
-        options=prices, value=missed, description="a miss costs", continuous_update=False
-    )
-    picture, text = ipywidgets.HTML(), ipywidgets.HTML()
+    threshold = Slider(label="threshold", value=0.5, max=1, step=0.01)
+    price = Slider(label="a miss costs", values=prices, texts=[f"{price:g}" for price in prices], value=missed)
 
-    def draw(_=None):
-        picture.value = _html(*threshold_figure(found, price.value, threshold.value))
-        text.value = "<pre>" + html.escape("\n".join(_at_threshold(found, price.value, threshold.value))) + "</pre>"
+    def show():
+        drawn = _html(*threshold_figure(found, price.value, threshold.value))
+        return drawn, "\n".join(_at_threshold(found, price.value, threshold.value))
 
-    for control in (threshold, price):
-        control.observe(draw, names="value")
-    draw()
-    return ipywidgets.VBox([threshold, price, picture, text])
+    return _explorer([threshold, price], show)
 
 
 def threshold_slider_static(found, missed=10):
@@ -306,5 +296,27 @@ def _probes(data, features):
     return says
 
 
+def _explorer(controls, show):
+    """The box of ``controls``, of the picture that ``show()`` returns, and of the text that it returns, read aloud."""
+    import ipywidgets
+
+    from tlbook.course.controls import Explorer, Status
+
+    picture, text = ipywidgets.HTML(), Status()
+
+    def draw(_=None):
+        picture.value, text.value = show()
+
+    for control in controls:
+        control.observe(draw, names="value")
+    draw()
+    return Explorer([*controls, picture, text])
+
+
 def _html(figure, alt):
-    return picture(figure, alt)._repr_html_()
+    """A figure for a widget: fewer pixels than on a page, so that a move answers at once."""
+    drawn = io.BytesIO()
+    figure.tight_layout()
+    figure.savefig(drawn, format="png", dpi=110)
+    plt.close(figure)
+    return Picture(drawn.getvalue(), alt, round(96 * figure.get_figwidth()))._repr_html_()
