@@ -84,7 +84,7 @@ class Backbone(Encoder):
     """
 
     views = VIEWS
-    augmentations = (None, "flips", "dihedral")
+    augmentations = (None, "photo", "flips", "dihedral")
     libraries = ("timm", "torchvision", "pillow")
     kind = "images"
 
@@ -99,11 +99,16 @@ class Backbone(Encoder):
     @property
     def head(self):
         """The classifier: final features -> logits."""
-        return self.model.get_classifier()
+        return self.model.get_classifier() if self.reads == ("final",) else self.model.head_of_stages
 
-    def reset_head(self, classes):
-        """Replace the head by one at random."""
-        self.model.reset_classifier(classes)
+    def reset_head(self, classes, reads=("final",)):
+        """As of any `Encoder`; a head that reads "final" is the model's own."""
+        width, self.reads = self._width_of(reads), tuple(reads)
+        if hasattr(self.model, "head_of_stages"):
+            del self.model.head_of_stages
+        self.model.reset_classifier(classes if self.reads == ("final",) else 0)
+        if self.reads != ("final",):
+            self.model.head_of_stages = nn.Linear(width, classes)
         self.model.to(self.device)
 
     def facts(self):
@@ -186,7 +191,13 @@ class Backbone(Encoder):
         return self.model.forward_features(batch)
 
     def forward_head(self, z, pre_logits=False):
-        """The final feature map -> logits (B, classes), or with ``pre_logits`` the final features (B, num_features)."""
+        """The final feature map -> logits (B, classes), or with ``pre_logits`` the final features (B, num_features).
+
+        Raises:
+            ValueError: the head reads other stages.
+        """
+        if not pre_logits and self.reads != ("final",):
+            raise ValueError(f"the head of {self.name} reads {' and '.join(self.reads)}: call the model on a batch")
         return self.model.forward_head(z, pre_logits=pre_logits)
 
     def pool(self, z):

@@ -186,10 +186,15 @@ def finetune(
     folder: Folder,
     out: Annotated[Path, typer.Option(help="The folder for the model; it must not exist yet, or be empty.")],
     backbone: Backbone = None,
-    recipe: Annotated[str | None, typer.Option(help="head, bias, full, lp_ft, gradual or surgical.")] = None,
+    recipe: Annotated[
+        str, typer.Option(help="auto tries probes and fine-tuning; or head, bias, full, lp_ft, gradual, surgical.")
+    ] = "auto",
+    minutes: Annotated[float, typer.Option(help="With auto: what fits into these is tried.")] = 10.0,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training part.")] = None,
     lr: Annotated[float | None, typer.Option(help="The learning rate of the deepest stage.")] = None,
-    augment: Annotated[str | None, typer.Option(help="none, flips (four) or dihedral (eight).")] = None,
+    augment: Annotated[
+        str | None, typer.Option(help="none, photo (crops, mirrored), flips (four) or dihedral (eight).")
+    ] = None,
     groups: Groups = None,
     skip: Skip = False,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
@@ -201,7 +206,10 @@ def finetune(
     {train,val,test}/{a folder for each class} is taken as it is; without val, a fifth of train chooses. A CSV file has
     a first line with the names of its columns: text, label, and group or part where they are known.
 
-    Example: tlbook finetune photos/ --backbone resnet18 --recipe lp_ft --out model/
+    Probes and fine-tunings are compared on held-out folds of all but the test part, the simplest that is as good as the
+    best is kept, and it is tested once.
+
+    Example: tlbook finetune photos/ --backbone resnet18 --minutes 30 --out model/
     """
     from tlbook import device, processes
 
@@ -214,6 +222,7 @@ def finetune(
             return _data_and_split(folder, groups, skip, seed, augment)
 
         data, split = _from_first(group, begin)
+        recipe = tlbook.recipes.Auto(minutes=minutes, photo=augment != "none") if recipe == "auto" else recipe
         options = {"recipe": recipe, "epochs": epochs, "lr": lr, "augment": None if augment == "none" else augment}
         options = {name: value for name, value in options.items() if value is not None}
         with _going_on_made_clear(checkpoint) if group.is_first else nullcontext():
@@ -324,8 +333,8 @@ def _data_and_split(folder, groups, skip, seed, augment):
     """The examples and their parts: those that the folder has, or drawn by group or at random."""
     from tlbook import data as inputs
 
-    if augment not in (None, "none", "flips", "dihedral"):
-        raise ValueError(f"--augment must be none, flips or dihedral, got {augment!r}")
+    if augment not in (None, "none", "photo", "flips", "dihedral"):
+        raise ValueError(f"--augment must be none, photo, flips or dihedral, got {augment!r}")
     data = inputs.folder(folder, groups=groups, on_error="skip" if skip else "raise")
     by = "given" if "part" in data.columns else "random" if data.groups is None else "group"
     split = data.split(by=by, seed=seed)
