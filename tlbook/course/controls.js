@@ -4,7 +4,7 @@ export default {
   render({ model, el }) {
     el.setAttribute("data-lm-suppress-shortcuts", "true"); // keys are for the control, not for the notebook
     el.classList.add("tlbook-control");
-    const controls = { slider, choice, status };
+    const controls = { slider, choice, status, points };
     controls[model.get("kind")](model, el);
   },
 };
@@ -76,4 +76,59 @@ function status(model, el) {
   model.on("change:value", show);
   show();
   el.append(text);
+}
+
+/** Points of a plane, of which one is chosen: by the mouse, or by arrow keys, to the nearest one that way. */
+function points(model, el) {
+  const places = model.get("points"); // [x, y, class], x and y in 0 … 1
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  svg.setAttribute("viewBox", "-2 -2 104 64");
+  svg.setAttribute("tabindex", "0");
+  svg.setAttribute("role", "slider");
+  svg.setAttribute("aria-label", model.get("label"));
+  svg.setAttribute("aria-valuemin", "0");
+  svg.setAttribute("aria-valuemax", String(places.length - 1));
+  const at = places.map(([x, y]) => [100 * x, 60 * (1 - y)]);
+  const marks = places.map(([, , k], i) => {
+    const square = k % 2 === 1; // classes differ in shape as well as in colour
+    const mark = document.createElementNS(svg.namespaceURI, square ? "rect" : "circle");
+    const [x, y] = at[i];
+    const place = square ? { x: x - 0.6, y: y - 0.6, width: 1.2, height: 1.2 } : { cx: x, cy: y, r: 0.65 };
+    Object.entries(place).forEach(([name, value]) => mark.setAttribute(name, value));
+    mark.setAttribute("class", `of-class-${k % 4}`);
+    svg.append(mark);
+    return mark;
+  });
+  const choose = (i) => {
+    model.set("value", i);
+    model.save_changes();
+    show();
+  };
+  const show = () => {
+    const i = model.get("value");
+    marks.forEach((mark, j) => mark.classList.toggle("chosen", i === j));
+    svg.append(marks[i]); // on top
+    svg.setAttribute("aria-valuenow", String(i));
+    svg.setAttribute("aria-valuetext", model.get("texts")[i]);
+  };
+  const nearest = (distance) => {
+    const order = at.map((_, i) => [distance(i), i]).filter(([d]) => d < Infinity);
+    return order.length ? order.reduce((a, b) => (b[0] < a[0] ? b : a))[1] : model.get("value");
+  };
+  svg.addEventListener("click", (event) => {
+    const point = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
+    choose(nearest((i) => Math.hypot(at[i][0] - point.x, at[i][1] - point.y)));
+  });
+  const ways = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] };
+  svg.addEventListener("keydown", (event) => {
+    if (!(event.key in ways)) return;
+    event.preventDefault();
+    const [[dx, dy], [x, y]] = [ways[event.key], at[model.get("value")]];
+    const along = (i) => (at[i][0] - x) * dx + (at[i][1] - y) * dy;
+    const across = (i) => Math.abs((at[i][0] - x) * dy + (at[i][1] - y) * dx);
+    choose(nearest((i) => (along(i) > 0 && across(i) <= along(i) ? along(i) + across(i) : Infinity)));
+  });
+  model.on("change:value", show);
+  show();
+  el.append(svg);
 }

@@ -39,6 +39,15 @@ class Choice(_Control):
     options = traitlets.List().tag(sync=True)
 
 
+class Points(_Control):
+    """One of the points [x, y, class] of a plane, x and y in 0 … 1; ``texts`` are what is spoken of each."""
+
+    kind = traitlets.Unicode("points").tag(sync=True)
+    value = traitlets.Int().tag(sync=True)
+    points = traitlets.List().tag(sync=True)
+    texts = traitlets.List().tag(sync=True)
+
+
 class Status(_Control):
     """A text that is read aloud when it changes."""
 

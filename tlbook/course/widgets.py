@@ -5,10 +5,12 @@ from functools import cache
 
 import numpy as np
 import torch
+from PIL import Image
 
 from tlbook.evaluation import compare
 from tlbook.figures import BLUE, GREY, ORANGE, Picture
-from tlbook.plots import draws_figure, interpolation, interpolation_figure, plt, show
+from tlbook.images import to_rgb
+from tlbook.plots import draws_figure, interpolation, interpolation_figure, pixels, plt, show
 from tlbook.probes import linear_probe
 from tlbook.responses import maps
 
@@ -294,6 +296,132 @@ def _probes(data, features):
         return float(fitted[key].predict_proba(features.select(stage).X[[i]])[0, 1])
 
     return says
+
+
+def embedding_explorer(features, data, index=None):
+    """Show a widget: the examples as points of a plane; choose one, see its image and those nearest to it.
+
+    The plane is that of the two directions of largest variance; nearest are the images of the most similar features,
+    which a plane can only hint at.
+
+    Args:
+        features: `Features` of N examples. data: the Dataset they are of. index: the examples to draw, at most 1,000.
+
+    Returns:
+        `controls.Explorer`; its children are the points, the picture, and the text.
+
+    Raises:
+        ValueError: features of other examples; more than 1,000 points.
+
+    Its static twin is `embedding_explorer_static`.
+    """
+    from sklearn.decomposition import PCA
+
+    from tlbook.course.controls import Points
+
+    Z, index = _standardised(features, data, index)
+    if len(index) > 1000:
+        raise ValueError(f"{len(index):,} points are too many to choose among: give at most 1,000 by index")
+    plane = PCA(2, random_state=0).fit_transform(Z)
+    plane = (plane - plane.min(0)) / np.ptp(plane, axis=0)
+    labels = data.labels[index]
+    points = Points(
+        label="examples",
+        points=[[*place, int(k)] for place, k in zip(plane.round(4).tolist(), labels, strict=True)],
+        texts=[f"{i}: {data.class_names[k]}" for i, k in zip(index, labels, strict=True)],
+    )
+
+    @cache
+    def drawn(at):
+        figure, alt = _neighbours_figure(Z, data, index, [at])
+        return _html(figure, alt), alt
+
+    return _explorer([points], lambda: drawn(points.value))
+
+
+def embedding_explorer_static(features, data, chosen, index=None):
+    """Show what `embedding_explorer` shows of the ``chosen`` examples (positions in ``data``), a row for each."""
+    Z, index = _standardised(features, data, index)
+    rows = [int(np.flatnonzero(index == i)[0]) for i in chosen]
+    show(*_neighbours_figure(Z, data, index, rows), photographs=True)
+
+
+def _standardised(features, data, index):
+    if not np.array_equal(features.y, data.labels):
+        raise ValueError("features and data are not of the same examples: extract the features from this data")
+    index = np.arange(len(data)) if index is None else np.asarray(index)
+    X = np.asarray(features.X[index], dtype=np.float64)
+    return (X - X.mean(0)) / (X.std(0) + 1e-9), index
+
+
+def _neighbours_figure(Z, data, index, rows, nearest=4):
+    """Draw an example in each row, and beside it the ``nearest`` others by the cosine of their features."""
+    unit = Z / (np.linalg.norm(Z, axis=1, keepdims=True) + 1e-9)
+    figure, axes = plt.subplots(len(rows), 1 + nearest, figsize=(7.2, 1.9 * len(rows)), squeeze=False)
+    told = []
+    for row, at in zip(axes, rows, strict=True):
+        others = [j for j in np.argsort(-unit @ unit[at]) if j != at][:nearest]
+        for axis, j in zip(row, [at, *others], strict=True):
+            image, label = data[int(index[j])]
+            axis.imshow(pixels(image), cmap="gray", vmin=0, vmax=255)
+            axis.set_title(f"{index[j]}: {data.class_names[label]}", fontsize=10, parse_math=False)
+            axis.set(xticks=[], yticks=[])
+        names = [f"{index[j]} ({data.class_names[data.labels[index[j]]]})" for j in (at, *others)]
+        told.append(f"{names[0]}; nearest: {', '.join(names[1:])}")
+    figure.tight_layout()
+    return figure, "Examples and those of the most similar features. " + ". ".join(told) + "."
+
+
+def own_image(found):
+    """Show a widget: give an image of your own, see which class a classifier takes it for.
+
+    Args:
+        found: `tlbook.training.classifier.FineTuned`, of images.
+
+    Returns:
+        `controls.Explorer`; its children are the button, the picture, and the text.
+
+    Its static twin is `own_image_static`.
+    """
+    import ipywidgets
+
+    upload = ipywidgets.FileUpload(accept="image/*", description="Choose an image", tooltip="Choose an image")
+
+    def shown():
+        if not upload.value:
+            return "", "No image was given yet."
+        given = upload.value[0]
+        try:
+            image = to_rgb(Image.open(io.BytesIO(bytes(given["content"]))))
+        except (OSError, ValueError) as error:
+            return "", f"{given['name']} is not readable as an image ({error})"
+        figure, alt = _answers_figure(found, [image], [given["name"]])
+        return _html(figure, alt), alt
+
+    return _explorer([upload], shown)
+
+
+def own_image_static(found, images, names):
+    """Show what `own_image` shows, for several images at once. images: PIL images or tensors. names: a text each."""
+    show(*_answers_figure(found, images, names), photographs=True)
+
+
+def _answers_figure(found, images, names, most=5):
+    """Draw each image beside bars of its most probable classes."""
+    figure, axes = plt.subplots(len(images), 2, figsize=(7.2, 2.2 * len(images)), squeeze=False)
+    told = []
+    for row, image, name, p in zip(axes, images, names, found.predict(list(images)), strict=True):
+        top = np.argsort(-p)[:most]
+        row[0].imshow(pixels(image), cmap="gray", vmin=0, vmax=255)
+        row[0].set_title(name, fontsize=10, parse_math=False)
+        row[0].set(xticks=[], yticks=[])
+        row[1].barh(range(len(top)), p[top], color=BLUE)
+        row[1].set_yticks(range(len(top)), [f"{found.class_names[k]}: {p[k]:.2f}" for k in top], parse_math=False)
+        row[1].set(xlim=(0, 1), xlabel="probability")
+        row[1].invert_yaxis()
+        told.append(f"{name}: " + ", ".join(f"{found.class_names[k]} {p[k]:.2f}" for k in top))
+    figure.tight_layout()
+    return figure, "; ".join(told) + "."
 
 
 def _explorer(controls, show):
