@@ -266,6 +266,7 @@ def test_folders_below_a_class_and_names_are_offered_as_groups(tab, site, cells,
         panel = path.name.split("_")[0]
         (tmp_path / "by_panel" / path.parent.name / panel).mkdir(parents=True, exist_ok=True)
         shutil.copy(path, tmp_path / "by_panel" / path.parent.name / panel)
+    (tmp_path / "by_panel" / "notes.txt").write_text("what these are")
     opened(tab, site)
     add_folder(tab, cells)
     offered = tab.inner_text("#together")
@@ -280,6 +281,7 @@ def test_folders_below_a_class_and_names_are_offered_as_groups(tab, site, cells,
     assert tab.input_value("#together") == "folder"  # without being asked
     assert train(tab).startswith("Done")
     assert {picture["group"] for picture in tab.evaluate("numbers().pictures")} == panels
+    assert tab.evaluate("numbers().classes") == ["defective", "healthy"]
 
 
 def test_a_class_with_one_group_is_refused_in_words(tab, site, cells, tmp_path):
