@@ -64,6 +64,7 @@ CONTRACT = {  # the parameters of public functions, in order: lessons, the comma
     "record": "lesson method evaluation trained seconds",
     "scorecard": "until",
     "doctor": "",
+    "page.write": "folder model",
     "data.solar_cells": "size",
     "data.news": "",
     "data.spoken_digits": "label download",
