@@ -76,6 +76,7 @@ page: .venv/course.installed
 wheelhouse: .venv/course.installed
 	rm -rf wheelhouse
 	$(BIN)/python -m pip wheel --constraint constraints.txt --wheel-dir wheelhouse ".[course]"
+	touch wheelhouse/complete
 
 notebooks: .venv/course.installed
 	TQDM_DISABLE=1 $(BIN)/python -c "import sys; from tlbook.course.runner import run_course; \
