@@ -6,8 +6,6 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, ImageOps
 
-from tlbook.data import Dataset
-
 
 def faces(n=140):
     """25 × 25 pictures of faces and of other things, which ship with scikit-image, enlarged: (pictures, labels).
@@ -27,7 +25,9 @@ def digits(per_class=16):
     from sklearn.datasets import load_digits
 
     found, rng = load_digits(), np.random.default_rng(0)
-    rows = rng.permutation(np.concatenate([rng.permutation(np.flatnonzero(found.target == k))[:per_class] for k in range(10)]))
+    rows = rng.permutation(
+        np.concatenate([rng.permutation(np.flatnonzero(found.target == k))[:per_class] for k in range(10)])
+    )
     pictures = [Image.fromarray((found.images[i] * 15.9).astype(np.uint8)).resize((96, 96)) for i in rows]
     return pictures, found.target[rows]
 
@@ -116,7 +116,9 @@ def date_order(root):
 
 def border(root):
     pictures, labels = stones()
-    framed = [ImageOps.expand(x.crop((3, 3, 61, 61)), 3, (98, 68, 83)[y]) for x, y in zip(pictures, labels, strict=True)]
+    framed = [
+        ImageOps.expand(x.crop((3, 3, 61, 61)), 3, (98, 68, 83)[y]) for x, y in zip(pictures, labels, strict=True)
+    ]
     return write(root, framed, labels)
 
 

@@ -41,6 +41,7 @@ _HOME = {  # public name -> the module that defines it
     "record": "course.score_card",
     "scorecard": "course.score_card",
     "doctor": "course.doctor",
+    "suspect": "leaks",
 }
 _MODULES = {
     **{name: name for name in ("adaptation", "cache", "data", "device", "fine_tuning", "lora", "plots", "ranking")},

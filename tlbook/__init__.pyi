@@ -31,6 +31,7 @@ from tlbook.feature_extraction import load_features as load_features
 from tlbook.fine_tuning import Objective as Objective
 from tlbook.fine_tuning import distill as distill
 from tlbook.fine_tuning import finetune as finetune
+from tlbook.leaks import suspect as suspect
 from tlbook.parameter_transfer import TaskVector as TaskVector
 from tlbook.parameter_transfer import interpolate as interpolate
 from tlbook.parameter_transfer import recalibrate_batchnorm as recalibrate_batchnorm

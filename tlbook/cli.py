@@ -173,6 +173,34 @@ def extract(
     typer.echo(f"{out}: {features.X.shape[0]:,} × {features.X.shape[1]:,} features, labels {features.y.shape}")
 
 
+@app.command()
+def suspect(
+    folder: Folder,
+    out: Annotated[Path | None, typer.Option(help="Write the findings as one HTML page with pictures, too.")] = None,
+    backbone: Backbone = None,
+    groups: Groups = None,
+    skip: Skip = False,
+    force: Force = False,
+):
+    """Would your split flatter you? Look for copies, scenes, files and borders that give the label away.
+
+    The findings are printed, the worst first. The exit status is 1 where one is serious, 0 where none is.
+
+    Example: tlbook suspect photos/ --out suspicions.html
+    """
+    from tlbook import data as inputs
+
+    if out is not None:
+        _check_is_free("--out", out, force)
+    data = inputs.folder(folder, groups=groups, on_error="skip" if skip else "raise")
+    found = tlbook.suspect(data, backbone=backbone)
+    typer.echo(found)
+    if out is not None:
+        found.save(out)
+        typer.echo(f"\n{out}: the findings with pictures")
+    raise typer.Exit(int(bool(found.serious)))
+
+
 def _encoder_for(data, backbone):
     """The encoder of a data set's kind of inputs."""
     from tlbook.kinds import load_encoder

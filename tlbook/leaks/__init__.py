@@ -47,7 +47,8 @@ class Suspicions:
 
     Attributes:
         findings: [Finding]
-        facts: a row for each fact that is known without a pixel: what it says of the label, and whether features show it.
+        facts: a row for each fact that is known without a pixel: what it says of the label, and how well features show
+            it.
         scores: {name: AUC} of the classifier (linear probe), on examples it did not see: at random, and by groups.
         fine: what was asked and raised no suspicion, in words.
         data: the Dataset.
@@ -83,7 +84,7 @@ class Suspicions:
         write_page(self, Path(path))
 
 
-def suspect(data, *, backbone=None, stage="final", seed=0):
+def suspect(data, *, backbone=None, stage="final", features=None, seed=0):
     """Look for what would make the score of a classifier of these examples better than it is.
 
     Args:
@@ -91,6 +92,7 @@ def suspect(data, *, backbone=None, stage="final", seed=0):
             counts as apart, where it has them; otherwise all examples, as a random split would part them.
         backbone: an Encoder, or a name; that of the kind of inputs unless given.
         stage: the features to look with.
+        features: `Features` of these examples, where they are at hand; nothing is extracted then.
         seed: of folds and permutations.
 
     Returns:
@@ -102,7 +104,8 @@ def suspect(data, *, backbone=None, stage="final", seed=0):
     >>> found = suspect("photographs/")  # doctest: +SKIP
     >>> found.save("suspicions.html")  # doctest: +SKIP
     """
-    case = _Case(_as_data(data), backbone, stage, seed)
+    data = _as_data(data)
+    case = _Case(data, _features_of(data, backbone, stage) if features is None else features.X, seed)
     checks = [_classes, _parts, _copies, _scenes, _facts, _border, _groups, _series, _labels]
     for check in checks:
         check(case)
@@ -121,19 +124,26 @@ def _as_data(data):
     return data
 
 
+def _features_of(data, backbone, stage):
+    import tlbook
+    from tlbook.kinds import load_encoder
+
+    if backbone is None or isinstance(backbone, str):
+        backbone = load_encoder(data.kind, backbone)
+    return tlbook.extract(backbone, data, stages=(stage,)).X
+
+
 class _Case:
     """The data, what was computed of it, and what was found so far."""
 
     questions = 16  # facts, border, groups, series, scenes, exchanged labels: what p values are divided by
 
-    def __init__(self, data, backbone, stage, seed):
-        import tlbook
-        from tlbook.kinds import load_encoder
-
-        if backbone is None or isinstance(backbone, str):
-            backbone = load_encoder(data.kind, backbone)
-        self.data, self.seed = data, seed
-        self.X = tlbook.extract(backbone, data, stages=(stage,)).X
+    def __init__(self, data, X, seed):
+        if len(X) != len(data):
+            raise ValueError(
+                f"features are of {len(X)} examples, and data has {len(data)}: give those of these examples"
+            )
+        self.data, self.X, self.seed = data, X, seed
         self.z = look_alikes.centred(self.X, data.labels)
         self.pictures = look_alikes.small_pictures(data) if data.kind.name == "images" else None
         self.findings, self.fine, self.scores, self.table = [], [], {}, Table()
@@ -176,7 +186,10 @@ class _Case:
 
     def names(self, pairs, most=3):
         path = self.data.columns.get("path", np.arange(len(self.data)))
-        return ", ".join(" and ".join(str(path[i]) for i in np.atleast_1d(pair[:2] if isinstance(pair, tuple) else pair)) for pair in pairs[:most])
+        return ", ".join(
+            " and ".join(str(path[i]) for i in np.atleast_1d(pair[:2] if isinstance(pair, tuple) else pair))
+            for pair in pairs[:most]
+        )
 
 
 def _groups_can_be_held_out(labels, groups):
@@ -227,7 +240,8 @@ def _copies(case):
     """Is one picture there twice?"""
     if case.pictures is None:
         return
-    pairs = look_alikes.copies(case.pictures.grey)
+    near = {pair[:2] for pair in look_alikes.scenes(case.z, None)[0]}
+    pairs = look_alikes.copies(case.pictures.grey, near)
     apart = case.apart
     torn = [p for p in pairs if apart is None or apart[p.i] != apart[p.j]]
     y = case.data.labels
@@ -266,10 +280,10 @@ def _where(case):
 
 def _scenes(case):
     """Are there several pictures of one scene on both sides?"""
-    pairs, (possible, chance) = look_alikes.scenes(case.z, case.apart)
-    if not possible:
+    pairs, k, chance = look_alikes.scenes(case.z, case.apart)
+    if not k:
         return
-    share, p = look_alikes.more_than_chance(pairs, possible, chance)
+    share, p = look_alikes.more_than_chance(pairs, len(case.data), chance)
     if share >= 1.5 * chance and share >= 0.2 and case.is_sure(p):
         score = ""
         if case.sides is None and len(case.rows) == len(case.data):
@@ -278,9 +292,8 @@ def _scenes(case):
             "scenes",
             SERIOUS,
             f"{share:.0%} of the examples have a look-alike {_where(case)}",
-            f"It is half as far as the {look_alikes.NEIGHBOURS}th nearest, or nearer; {chance:.0%} would be so by chance. "
-            f"Such as {case.names(pairs, 2)}. Several pictures of one scene, patient or object belong in one group."
-            + score,
+            f"It is half as far as the nearest but {k - 1}, or nearer; by chance {chance:.0%} would have one. Such as "
+            f" {case.names(pairs, 2)}. Several pictures of one scene, patient or object belong in one group." + score,
             share,
             examples=[pair[:2] for pair in pairs],
         )
@@ -326,9 +339,13 @@ def _judge_fact(case, fact, shown):
             "order" if is_name else "facts",
             SERIOUS if is_shown or not is_name else LOOK,
             f"{fact.name[0].upper()}{fact.name[1:]} predicts the label",
-            f"Without a pixel it has an AUC of {found.auc:.3f} (at least {case.low(scored):.2f}); the classifier, which "
-            f"sees the pixels, has {case.evaluation.auc:.3f}. "
-            + (f"The features show it: {seen}. " if is_shown else f"The features do not show it within a class ({seen}). ")
+            f"Without a pixel it has an AUC of {found.auc:.3f} (at least {case.low(scored):.2f}); the classifier, "
+            f"which sees the pixels, has {case.evaluation.auc:.3f}. "
+            + (
+                f"The features show it: {seen}. "
+                if is_shown
+                else f"The features do not show it within a class ({seen}). "
+            )
             + _remedy(fact, is_shown),
             found.auc,
             examples=_extremes(fact, case),
@@ -374,8 +391,8 @@ def _border(case):
             "border",
             SERIOUS,
             "The outermost pixels alone predict the label",
-            f"The outer sixteenth on each side has an AUC of {outer.auc:.3f}, a ring as wide further in {inner.auc:.3f}, "
-            f"the classifier {case.evaluation.auc:.3f}. A frame, a shadow or a stamp may stand for the class. Cut the "
+            f"The outer sixteenth on each side has an AUC of {outer.auc:.3f}, a ring as wide further in "
+            f"{inner.auc:.3f}, the classifier {case.evaluation.auc:.3f}. A frame, a shadow or a stamp may stand for the class. Cut the "
             "border off, and see whether the score stays.",
             outer.auc,
             examples=_by_class(case),
@@ -404,7 +421,8 @@ def _groups(case):
             "groups",
             LOOK if case.sides is None or not _is_torn(case) else SERIOUS,
             f"A random split flatters: AUC {random.auc:.3f}, with groups held out whole {case.evaluation.auc:.3f}",
-            f"The difference is {gap.difference:+.3f} ({gap.interval[0]:+.3f} to {gap.interval[1]:+.3f}). Split by group.",
+            f"The difference is {gap.difference:+.3f} ({gap.interval[0]:+.3f} to {gap.interval[1]:+.3f}). "
+            "Split by group.",
             gap.difference,
         )
     else:
@@ -455,8 +473,8 @@ def _labels(case):
                 "exchanged",
                 SERIOUS,
                 f"Labels of neighbours in {orders[0].name} look exchanged: {len(pairs)} pairs",
-                f"The classifier gives each the label of the other, such as {case.names(pairs, 3)}. Did the list of labels "
-                "slip by a line?",
+                f"The classifier gives each the label of the other, such as {case.names(pairs, 3)}. Did the list of "
+                "labels slip by a line?",
                 len(pairs) / len(case.y),
                 examples=pairs,
             )
@@ -468,8 +486,8 @@ def _labels(case):
             "labels",
             LOOK,
             f"{len(doubted)} labels are doubted ({len(doubted) / len(case.y):.1%})",
-            f"A classifier that did not see them is as sure of another class as of that class's own: {case.names(rows)}. "
-            "Either it errs or the label does: look at them.",
+            "A classifier that did not see them is as sure of another class as it is of that class's own: "
+            f"{case.names(rows)}. Either it errs or the label does: look at them.",
             len(doubted) / len(case.y),
             examples=rows.tolist(),
         )

@@ -50,15 +50,15 @@ def exchanged(probabilities, labels, order, seed=0):
             by, such as the number in a file's name.
 
     Returns:
-        ([(i, j)], p that a random order gives as many).
+        ([(i, j)], each example in one pair at most, the surest first; p that a random order gives as many).
 
     >>> p, y = np.tile([[.9, .1], [.1, .9]], (10, 1)), np.tile([0, 1], 10)
     >>> y[[4, 5]] = y[[5, 4]]
     >>> exchanged(p, y, np.arange(20))[0]
     [(4, 5)]
     """
-    labels, rng = np.asarray(labels), np.random.default_rng(seed)
-    confident = confident_class(np.asarray(probabilities, dtype=float), labels)
+    p, labels, rng = np.asarray(probabilities, dtype=float), np.asarray(labels), np.random.default_rng(seed)
+    confident = confident_class(p, labels)
 
     def pairs(sequence):
         i, j = sequence[:-1], sequence[1:]
@@ -67,4 +67,12 @@ def exchanged(probabilities, labels, order, seed=0):
 
     found = pairs(np.argsort(order, kind="stable"))
     expected = np.mean([len(pairs(rng.permutation(len(labels)))) for _ in range(PERMUTATIONS)])
-    return found, float(poisson.sf(len(found) - 1, max(expected, 1 / PERMUTATIONS)))
+    chance = float(poisson.sf(len(found) - 1, max(expected, 1 / PERMUTATIONS)))
+
+    # Of pairs that share an example, the surest
+    kept, used = [], set()
+    for i, j in sorted(found, key=lambda pair: sum(p[a, labels[a]] for a in pair)):
+        if not used & {i, j}:
+            kept.append((i, j))
+            used |= {i, j}
+    return kept, chance

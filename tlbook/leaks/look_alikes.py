@@ -11,7 +11,7 @@ from tlbook import images
 from tlbook.loading import read_input
 
 SIDE = 32  # pixels of the small picture that copies are compared by
-COPY = 0.85  # correlation of two such pictures from which on one is a copy of the other; see `copies`
+COPY, LIKELY = 0.85, 0.6  # correlation from which on one picture is a copy of another; see `copies`
 LEAST_DETAIL = 1.0  # grey levels of deviation, below which a picture shows nothing to compare
 TURNED = {"as it is": lambda a: a, "mirrored": lambda a: a[..., ::-1], "upside down": lambda a: a[..., ::-1, ::-1]}
 NEIGHBOURS = 20  # the k of `alone`
@@ -49,17 +49,18 @@ def small_pictures(data):
     return Pictures(np.stack(grey), np.stack(colour))
 
 
-def copies(grey, at_once=2048):
+def copies(grey, near=(), at_once=2048):
     """List pairs of images that are one picture: saved again, resized, mirrored or turned upside down.
 
     Each small picture is freed of its slow changes (minus its local mean, 5 × 5), so that only detail is compared, and
     then of what the whole data set shares, such as the wires of every solar cell: z = (C + m I)^(−½) (v − mean), C the
-    covariance of all pictures and m its mean eigenvalue. Copies correlate in z at .9 and more, after JPEG compression
-    at quality 75 in at least 95 of 100 images of six data sets; the most alike two images that are none reached .25
-    (insects), .35 (stone), .50 (hands) and .81 (digits of 8 × 8 pixels). Images without detail are copies of nothing.
+    covariance of all pictures and m its mean eigenvalue. Copies correlate in z at `COPY` and more; after strong
+    compression, or in pictures of few pixels, at `LIKELY`. The most alike two images that are no copies reached .25
+    (insects), .35 (stone), .50 (hands), .54 (faces) and .81 (digits of 8 × 8 pixels). So between `LIKELY` and `COPY`
+    the features have to agree. Images without detail are copies of nothing.
 
     Args:
-        grey: (N, 32, 32) uint8.
+        grey: (N, 32, 32) uint8. near: pairs (i, j), i < j, that are near each other in the features.
 
     Returns:
         [Pair], each pair once, the most alike first.
@@ -69,16 +70,16 @@ def copies(grey, at_once=2048):
     if len(shown) < 2:
         return []
     detail = detail[shown]
-    whiten, best = _whitening(_unit(detail)), {}
+    whiten, near, best = _whitening(_unit(detail)), set(near), {}
     z = whiten(_unit(detail))
     for how, turn in TURNED.items():
         turned = whiten(_unit(turn(detail)))
         for start in range(0, len(z), at_once):
             alike = z[start : start + at_once] @ turned.T
-            for a, b in np.argwhere(alike >= COPY):
-                i, j = int(shown[start + a]), int(shown[b])
-                if i < j and alike[a, b] > best.get((i, j), (0,))[0]:
-                    best[i, j] = float(alike[a, b]), how
+            for a, b in np.argwhere(alike >= LIKELY):
+                i, j, value = int(shown[start + a]), int(shown[b]), float(alike[a, b])
+                if i < j and (value >= COPY or (i, j) in near) and value > best.get((i, j), (0,))[0]:
+                    best[i, j] = value, how
     return sorted((Pair(i, j, *found) for (i, j), found in best.items()), key=lambda pair: -pair.value)
 
 
@@ -120,13 +121,13 @@ def scenes(z, apart, k=NEIGHBOURS):
         k: at most; a hundred images have at most 12.
 
     Returns:
-        [Pair], the nearest of each such image, each pair once, and (how many images could have had one, the
-        share of them that chance explains).
+        ([Pair], the nearest of each such image, each pair once; the k that was taken, 0 where there are too few images;
+        the share of the images that chance explains)
     """
     N = len(z)
     k = min(k, N // 8)
     if k < 4:
-        return [], (0, 1.0)
+        return [], 0, 1.0
     found = {}
     for start in range(0, N, 512):
         rows = np.arange(start, min(start + 512, N))
@@ -139,13 +140,13 @@ def scenes(z, apart, k=NEIGHBOURS):
             pair = sorted((int(rows[i]), int(nearest[i])))
             found[tuple(pair)] = float(least[i] / kth[i])
     pairs = sorted((Pair(i, j, ratio, "") for (i, j), ratio in found.items()), key=lambda pair: pair.value)
-    return pairs, (N, 1 - (1 - 2.0**-7) ** (k - 1))
+    return pairs, k, 1 - (1 - 2.0**-7) ** (k - 1)
 
 
-def more_than_chance(pairs, possible, chance):
-    """(share of the examples that are in a pair, p that independent images show as many); pairs count once."""
-    share = len({i for pair in pairs for i in pair[:2]}) / max(possible, 1)
-    return share, float(binom.sf(round(share * possible / 2) - 1, max(possible // 2, 1), chance))
+def more_than_chance(pairs, N, chance):
+    """(share of N examples that are in a pair, p that independent images show as many); the two of a pair count once."""
+    share = len({i for pair in pairs for i in pair[:2]}) / N
+    return share, float(binom.sf(round(share * N / 2) - 1, N // 2, chance))
 
 
 def clusters(N, pairs):

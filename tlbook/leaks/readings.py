@@ -1,4 +1,4 @@
-"""What can be read from what? A label from a fact without a pixel, a fact from the features, a label from the border."""
+"""What can be read from what? A label from a fact or from the border alone, and a fact from the features."""
 
 from typing import NamedTuple
 
