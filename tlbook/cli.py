@@ -478,14 +478,19 @@ def _write_csv(path, images, probabilities, class_names):
 def export(
     model: Annotated[Path, typer.Argument(help="A folder that tlbook finetune wrote.")],
     out: Annotated[Path, typer.Option(help="The ONNX file.")] = Path("model.onnx"),
+    page: Annotated[Path | None, typer.Option(help="In place of a file: a folder for a page that answers.")] = None,
     force: Force = False,
 ):
-    """Write a model as ONNX, and check that it answers as the original.
+    """Write a model as ONNX, or as a page that answers in a browser, and check that it answers as the original.
 
     Example: tlbook export model/ --out model.onnx
+
+    Example: tlbook export model/ --page site/
     """
     from tlbook.training.classifier import load_finetuned
 
+    if page is not None:
+        return _write_page(page, load_finetuned(model))
     _check_is_free("--out", out, force)
     found = load_finetuned(model)
     difference, (height, width) = found.export(out), found.model._size
@@ -493,3 +498,24 @@ def export(
         f"{out}: for images of {height} × {width} pixels; its probabilities differ from the original's by at most "
         f"{difference:.0e}"
     )
+
+
+@app.command()
+def page(
+    out: Annotated[Path, typer.Option(help="The folder for the page; it must not exist yet, or be empty.")],
+    backbone: Annotated[
+        str, typer.Option(help="A name of tl.list_backbones() that sees images.")
+    ] = "efficientnet_lite0",
+):
+    """Write a page that learns in the browser to tell apart the pictures that it is given.
+
+    Example: tlbook page --out site/
+    """
+    _write_page(out, tlbook.load_backbone(backbone))
+
+
+def _write_page(folder, model):
+    from tlbook.page import write
+
+    difference = write(folder, model)
+    typer.echo(f"{folder / 'index.html'}: open it in a browser; its network is off by at most {difference:.0e}")

@@ -1,6 +1,5 @@
 """A fine-tuned classifier: what it predicts, how it is kept in a folder, and how it leaves for other programs."""
 
-import copy
 import errno
 import hashlib
 import json
@@ -27,6 +26,7 @@ from tlbook.kinds import KINDS
 from tlbook.loading import eval_batch_size, load
 from tlbook.table import Table
 from tlbook.training import checkpoints
+from tlbook.training.onnx_file import write_onnx
 from tlbook.training.run import probabilities, whole_number
 
 _WEIGHTS, _ABOUT = "model.safetensors", "model.json"
@@ -117,7 +117,7 @@ class FineTuned:
             raise ValueError("the model has LoRA beside its weights: tl.lora.merge(found.model) first")
         self._check_test(data, split)
         facts, state = self._facts(), self.model.model.state_dict()
-        with _whole_folder(folder, sum(tensor.nbytes for tensor in state.values())) as part:
+        with whole_folder(folder, sum(tensor.nbytes for tensor in state.values())) as part:
             # The model
             checkpoints.write(part / _WEIGHTS, state, facts)
             about = {"model": facts, "weights": {"file": _WEIGHTS, "sha256": _digest(part / _WEIGHTS)}}
@@ -146,33 +146,11 @@ class FineTuned:
             The largest difference of a probability between the two.
 
         Raises:
+            ValueError: it takes texts or sounds.
             ModuleNotFoundError: onnx, onnxscript and onnxruntime are not installed.
             RuntimeError: they differ by more than 1e-4; nothing is written then.
         """
-        if self.model.kind != "images":
-            raise ValueError(f"only classifiers of images are exported, and {self.model.name} takes {self.model.kind}")
-        try:
-            import onnxruntime
-            import onnxscript  # noqa: F401 what torch exports with
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(f"{error.name} is missing: pip install 'tlbook[export]'") from None
-
-        (height, width), whole = self.model._size, _FromPixels(copy.deepcopy(self.model)).cpu().eval()
-        x = (255 * torch.rand(3, 3, height, width, generator=torch.Generator().manual_seed(0))).round()
-        with cache.atomic(path) as part:
-            program = _onnx_program(whole, x)
-            names = json.dumps(self._facts()["class_names"])
-            program.model.metadata_props.update(height=str(height), width=str(width), class_names=names)
-            program.save(part)
-            session = onnxruntime.InferenceSession(part, providers=["CPUExecutionProvider"])
-            with torch.inference_mode():
-                answers = [(session.run(None, {"image": x[:n].numpy()})[0], whole(x[:n]).numpy()) for n in (1, 3)]
-            difference = max(float(np.abs(a - b).max()) for a, b in answers)
-            if not difference <= 1e-4:
-                raise RuntimeError(
-                    f"the ONNX model answers differently, by up to {difference:.1e}: nothing was written"
-                )
-        return difference
+        return write_onnx(path, self.model, class_names=json.dumps(self._facts()["class_names"]))
 
     def _inputs(self, given):
         """What `predict` was given, as a sequence of inputs."""
@@ -214,35 +192,6 @@ class FineTuned:
             for name, drawing in drawings.items():
                 _attempt(name, _draw, folder / name, *drawing)
         return evaluation
-
-
-class _FromPixels(nn.Module):
-    """(B, 3, H, W) in 0 … 255 -> probabilities."""
-
-    def __init__(self, backbone):
-        super().__init__()
-        self.model = backbone.model
-        for name in ("mean", "std"):
-            self.register_buffer(name, 255 * torch.tensor(getattr(backbone, name)).view(1, 3, 1, 1))
-
-    def forward(self, x):
-        return self.model((x - self.mean) / self.std).softmax(1)
-
-
-def _onnx_program(whole, x):
-    """The module as torch exports it, for any number of images, without the paths of the source files here."""
-    program = torch.onnx.export(
-        whole,
-        (x,),
-        dynamo=True,
-        verbose=False,
-        input_names=["image"],
-        output_names=["probabilities"],
-        dynamic_shapes={"x": {0: torch.export.Dim("batch")}},
-    )
-    for node in program.model.graph:
-        node.metadata_props.clear()
-    return program
 
 
 def load_finetuned(folder):
@@ -378,7 +327,7 @@ def _check_facts(facts):
 
 
 @contextmanager
-def _whole_folder(folder, size):
+def whole_folder(folder, size):
     """Yield a temporary folder beside ``folder`` that takes its place when the block ends without an error.
 
     Raises:
