@@ -144,7 +144,7 @@ def scenes(z, apart, k=NEIGHBOURS):
 
 
 def more_than_chance(pairs, N, chance):
-    """(share of N examples that are in a pair, p that independent images show as many); the two of a pair count once."""
+    """(share of N examples that are in a pair, p that independent images have as many); a pair counts once."""
     share = len({i for pair in pairs for i in pair[:2]}) / N
     return share, float(binom.sf(round(share * N / 2) - 1, N // 2, chance))
 
