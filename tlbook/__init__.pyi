@@ -3,6 +3,7 @@
 from tlbook import adaptation as adaptation
 from tlbook import cache as cache
 from tlbook import data as data
+from tlbook import decisions as decisions
 from tlbook import device as device
 from tlbook import fine_tuning as fine_tuning
 from tlbook import lora as lora

@@ -1,4 +1,4 @@
-"""From probabilities to decisions: can they be believed, which answer costs least, which set is sure, is it known at all?
+"""From probabilities to decisions: may they be believed, what costs least, which set is sure, is it known at all?
 
     temperature     p(k) ∝ p(k)^(1/T), T of the lowest log loss                      Guo et al., 2017
     least cost      the class of the largest c(k) p(k), c(k) the price of missing a k    Elkan, 2001
@@ -232,13 +232,14 @@ class Decider:
         return (1 + len(self.far) - np.searchsorted(self.far, far, "left")) / (1 + len(self.far))
 
 
-def fit(probabilities, labels, X, bank, groups=None, coverage=0.9, seed=0):
+def fit(probabilities, labels, X, bank, groups=None, coverage=0.9, far=None, seed=0):
     """Fit a `Decider` on validation examples.
 
     Args:
         probabilities: (V, K), labels: (V,), X: (V, D) features and groups: (V,) or None of the validation examples.
         bank: (M, D) features of the training examples; `BANK` of them are kept, drawn at random.
         coverage: of the sets.
+        far: (V,) distances of these examples to training examples, where ``bank`` holds them too.
 
     Returns:
         Decider
@@ -259,7 +260,7 @@ def fit(probabilities, labels, X, bank, groups=None, coverage=0.9, seed=0):
         coverage=coverage,
         by_group=groups is not None,
         bank=bank,
-        far=np.sort(distances(X, bank)),
+        far=np.sort(distances(X, bank) if far is None else far).astype(np.float32),
         examples=len(p),
         groups=None if groups is None else len(np.unique(groups)),
     )

@@ -292,8 +292,9 @@ def _scenes(case):
             "scenes",
             SERIOUS,
             f"{share:.0%} of the examples have a look-alike {_where(case)}",
-            f"The nearest is less than half as far as the {k}th nearest; by chance {chance:.0%} would have one. Such as "
-            f"{case.names(pairs, 2)}. Several pictures of one scene, patient or object belong in one group." + score,
+            f"The nearest is less than half as far as the {k}th nearest; by chance {chance:.0%} would have one. "
+            f"Such as {case.names(pairs, 2)}. Several pictures of one scene, patient or object belong in one group."
+            + score,
             share,
             examples=[pair[:2] for pair in pairs],
         )
@@ -392,8 +393,8 @@ def _border(case):
             SERIOUS,
             "The outermost pixels alone predict the label",
             f"The outer sixteenth on each side has an AUC of {outer.auc:.3f}, a ring as wide further in "
-            f"{inner.auc:.3f}, the classifier {case.evaluation.auc:.3f}. A frame, a shadow or a stamp may stand for the "
-            "class. Cut the border off, and see whether the score stays.",
+            f"{inner.auc:.3f}, the classifier {case.evaluation.auc:.3f}. A frame, a shadow or a stamp may stand for "
+            "the class. Cut the border off, and see whether the score stays.",
             outer.auc,
             examples=_by_class(case),
         )
