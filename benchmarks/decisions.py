@@ -3,8 +3,8 @@
     python benchmarks/decisions.py
 
 The solar cells are dealt by panel into four quarters: two are fitted on, one is calibrated on, one is judged on, and
-each quarter is judged once; five times over. The probe reads the middle stage at 96 px. Panels 29 and 38 are one panel that
-was photographed twice, and stay together. Pictures of faces and of stone stand for what is none of the classes.
+each quarter is judged once; five times over. The probe reads the middle stage at 96 px. Panels 29 and 38 are one panel
+that was photographed twice, and stay together. Pictures of faces and of stone stand for what is none of the classes.
 """
 
 import json
@@ -26,7 +26,7 @@ STAGE, SIDE = "blocks.4", 96
 def solar():
     """Features, labels and groups of the cells; panel 38 is counted as panel 29."""
     data = tl.data.solar_cells(SIDE)
-    features = tl.extract(tl.load_backbone(), data, stages=(STAGE,), precision="float32")
+    features = tl.extract(tl.load_backbone(), data, stages=(STAGE, "final"), precision="float32").select(STAGE)
     groups = np.where(data.groups == 38, 29, data.groups)
     return tl.feature_extraction.Features(features.X, features.y, groups, features.blocks)
 

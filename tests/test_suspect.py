@@ -41,7 +41,7 @@ def found_in(path, backbone, groups=None):
         (leaky.date_order, "facts", "The session of the modification dates predicts the label"),
         (leaky.border, "border", "The outermost pixels alone predict the label"),
         (leaky.camera, "facts", "The camera in the EXIF data predicts the label"),
-        (leaky.recoded_copies, "copies", "one picture on both sides of the split"),
+        (leaky.recoded_copies, "copies", "nearly one picture on both sides of the split"),
         (leaky.one_group_a_class, "classes", "class 0 and class 1"),
         (leaky.swapped_neighbours, "exchanged", "Labels of neighbours in the order of the file names look exchanged"),
     ],

@@ -253,7 +253,7 @@ def _copies(case):
         case.add(
             "copies",
             SERIOUS if case.sides is not None or share >= 0.01 else LOOK,
-            f"{len(torn)} pairs of images are one picture {where}",
+            f"{len(torn)} pairs of images are nearly one picture {where}",
             f"{share:.1%} of the images have such a copy{f', {turned} of them turned' if turned else ''}, such as "
             f"{case.names(torn, 2)}. What is tested was trained on. Keep one of each, or put copies in one group.",
             share,
@@ -263,13 +263,13 @@ def _copies(case):
         case.add(
             "copies",
             LOOK,
-            f"{len(differ)} pairs of images are one picture with two labels",
+            f"{len(differ)} pairs of images are nearly one picture with two labels",
             f"Such as {case.names(differ, 2)}. One of the labels is wrong, or the classes overlap.",
             len(differ) / len(case.data),
             examples=[p[:2] for p in differ],
         )
     if not pairs:
-        case.fine.append("no picture is there twice, re-encoded or mirrored")
+        case.fine.append("no picture is there twice, saved again or mirrored")
 
 
 def _where(case):
@@ -427,7 +427,7 @@ def _groups(case):
             gap.difference,
         )
     else:
-        case.fine.append("a random split scores no better than one by groups")
+        case.fine.append(f"a random split has an AUC of {random.auc:.3f}, and is not surely better than by groups")
 
 
 def _is_torn(case):

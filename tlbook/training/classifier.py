@@ -109,7 +109,7 @@ class FineTuned:
         price = self._prices(costs)
         if self.decider is None:
             raise ValueError(
-                "it has nothing to decide by: save it with data and a split of enough validation examples, and load it, "
+                "it has nothing to decide by: save it with data and a split of enough validation examples and load it, "
                 "or use predict"
             )
         p, X = self.probabilities_and_features(inputs, batch_size=batch_size)
