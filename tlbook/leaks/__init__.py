@@ -317,7 +317,7 @@ def _facts(case):
     is_sorted = (np.diff(case.y) >= 0).all()
     for fact in case.facts:
         shown = readings.fact_from_features(fact, nearest, case.y, case.seed)
-        row = {"fact": fact.name, "label from it": "–", "p": "–", "shown in the features": shown.auc}
+        row = {"fact": fact.name, "label from it": "–", "shown in the features": shown.auc}
         if fact.name == "the order of the examples" and is_sorted:
             row["label from it"] = "sorted by class"
         else:
@@ -351,7 +351,7 @@ def _judge_fact(case, fact, shown):
             found.auc,
             examples=_extremes(fact, case),
         )
-    return {"label from it": f"{found.auc:.3f}", "p": f"{found.p:.1g}"}
+    return {"label from it": f"{found.auc:.3f}"}
 
 
 def _remedy(fact, is_shown):
