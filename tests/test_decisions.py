@@ -34,6 +34,16 @@ def test_the_temperature_is_found_again_and_mends_the_probabilities():
     assert decisions.calibration_error(decisions.scaled(p, T), labels) < 0.03 < decisions.calibration_error(p, labels)
 
 
+def test_probabilities_that_need_no_repair_are_left_as_they_are():
+    fitted = []
+    for seed in range(20):
+        p, labels, true = overconfident(200, T=2.5, seed=seed)
+        X = np.random.default_rng(seed).normal(size=(200, 4))
+        assert decisions.fit(p, labels, X, X).T > 1.5
+        fitted.append(decisions.fit(true, labels, X, X).T)
+    assert np.mean([T == 1 for T in fitted]) > 0.6 and max(fitted) < 1.6
+
+
 def test_no_other_temperature_has_a_lower_log_loss():
     p, labels, _ = overconfident(300)
     weight = np.random.default_rng(1).random(300)

@@ -198,7 +198,7 @@ class Decider:
     """What turns probabilities and features into decisions; fitted on validation by `fit`.
 
     Attributes:
-        T: the temperature.
+        T: the temperature; 1 where none is surely needed.
         limit: of conformal sets; coverage: what they promise; by_group: of whole new groups.
         bank: (M, D) float16 features of training examples.
         far: (V,) sorted distances of the validation examples to the bank.
@@ -250,7 +250,7 @@ def fit(probabilities, labels, X, bank, groups=None, coverage=0.9, far=None, see
     p, labels = _check(probabilities, labels)
     if len(p) < FEWEST:
         raise ValueError(f"{len(p)} validation examples are too few to calibrate on: at least {FEWEST} are needed")
-    T = temperature(p, labels)
+    T = _temperature_that_is_needed(p, labels, groups)
     scores = 1 - scaled(p, T)[np.arange(len(p)), labels]
     kept = np.sort(np.random.default_rng(seed).permutation(len(bank))[:BANK])
     bank = _unit(np.asarray(bank)[kept]).astype(np.float16)
@@ -264,6 +264,20 @@ def fit(probabilities, labels, X, bank, groups=None, coverage=0.9, far=None, see
         examples=len(p),
         groups=None if groups is None else len(np.unique(groups)),
     )
+
+
+def _temperature_that_is_needed(p, labels, groups):
+    """The temperature, or 1 where its gain in log loss is within a standard error over groups (or examples) of none.
+
+    Few groups tell little of it: without this, what needs no repair would be made worse by chance.
+    """
+    T, rows = temperature(p, labels), np.arange(len(p))
+    gain = np.log(scaled(p, T)[rows, labels].clip(1e-12)) - np.log(p[rows, labels].clip(1e-12))
+    if groups is not None:
+        of = np.unique(groups, return_inverse=True)[1]
+        gain = np.bincount(of, gain) / np.bincount(of)
+    is_sure = len(gain) > 1 and gain.mean() > gain.std(ddof=1) / np.sqrt(len(gain))
+    return T if is_sure else 1.0
 
 
 def _check(probabilities, labels):
