@@ -26,8 +26,13 @@ STAGE, SIDE = "blocks.4", 96
 def solar():
     """Features, labels and groups of the cells; panel 38 is counted as panel 29."""
     data = tl.data.solar_cells(SIDE)
-    features = tl.extract(tl.load_backbone(), data, stages=(STAGE, "final"), precision="float32").select(STAGE)
-    groups = np.where(data.groups == 38, 29, data.groups)
+    stages = ("blocks.1", "blocks.2", STAGE, "final")
+    return with_one_panel_29(tl.extract(tl.load_backbone(), data, stages=stages, precision="float32").select(STAGE))
+
+
+def with_one_panel_29(features):
+    """The features with the two photographs of a panel as one group."""
+    groups = np.where(features.groups == 38, 29, features.groups)
     return tl.feature_extraction.Features(features.X, features.y, groups, features.blocks)
 
 
@@ -74,7 +79,7 @@ def judged(features, others, seed, C):
 
 
 def scores(out, y, groups):
-    """The numbers of one seed."""
+    """What was promised and reached, as numbers."""
     names, rows = np.unique(groups), {}
     for name in ("raw", "calibrated"):
         e = tl.evaluate(out[name], y, groups=groups)
@@ -104,14 +109,16 @@ def result(seeds=SEEDS):
     """{probe: {number: [mean over the seeds, smallest, largest]}}."""
     features, others, found = solar(), strange(), {}
     for name, C in (("C chosen", None), ("C = 100", 100.0)):
-        runs, temperatures = [], []
-        for seed in range(seeds):
-            out, T, caught = judged(features, others, seed, C)
-            temperatures += T
-            runs.append(scores(out, features.y, features.groups) | {f"strange, {k}": v for k, v in caught.items()})
-        found[name] = {key: [f([run[key] for run in runs]) for f in (np.mean, min, max)] for key in runs[0]}
-        found[name]["temperature"] = [float(f(temperatures)) for f in (np.mean, min, max)]
+        runs = [run(features, others, seed, C) for seed in range(seeds)]
+        found[name] = {key: [float(f([r[key] for r in runs])) for f in (np.mean, min, max)] for key in runs[0]}
     return found
+
+
+def run(features, others, seed, C):
+    """The numbers of one seed."""
+    out, temperatures, caught = judged(features, others, seed, C)
+    found = scores(out, features.y, features.groups) | {f"strange, {name}": share for name, share in caught.items()}
+    return found | {"temperature, smallest": min(temperatures), "temperature, largest": max(temperatures)}
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Decisions: calibration, costs, sets and distances do what their formulas say, and a saved classifier keeps them."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from tlbook.cli import app
 from tlbook.data import Dataset, Split
 from tlbook.training import deciding
 from tlbook.training.classifier import FineTuned, load_finetuned
+
+ROOT = Path(__file__).parents[1]
 
 
 def overconfident(N=4000, K=3, T=2.5, seed=0):
@@ -117,6 +120,16 @@ def test_the_distance_is_that_of_the_kth_nearest():
 def test_too_few_examples_are_refused():
     with pytest.raises(ValueError, match="19 validation examples are too few"):
         decisions.fit(np.full((19, 2), 0.5), np.zeros(19, int), np.zeros((19, 3)), np.zeros((9, 3)))
+
+
+def test_a_seed_of_the_recorded_result_is_made_anew(solar_features):
+    import decisions as benchmark
+
+    recorded = json.loads((ROOT / "benchmarks/results/decisions.json").read_text(encoding="utf-8"))["reached"]
+    features = benchmark.with_one_panel_29(solar_features.select(benchmark.STAGE))
+    for name, value in benchmark.run(features, {}, 0, None).items():
+        _, low, high = recorded["C chosen"][name]
+        assert low - 0.01 <= value <= high + 0.01, name
 
 
 # A classifier that is saved
