@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 
-def faces(n=140):
+def faces(n=120):
     """25 × 25 pictures of faces and of other things, which ship with scikit-image, enlarged: (pictures, labels).
 
     One of two that are mirrored copies in the original is left out.
@@ -32,7 +32,7 @@ def digits(per_class=16):
     return pictures, found.target[rows]
 
 
-def stones(per_class=50):
+def stones(per_class=40):
     """Tiles of three photographs of surfaces, none of which overlaps another."""
     import skimage.data
 
@@ -115,7 +115,7 @@ def date_order(root):
 
 
 def border(root):
-    pictures, labels = stones()
+    pictures, labels = stones(36)
     framed = [
         ImageOps.expand(x.crop((3, 3, 61, 61)), 3, (98, 68, 83)[y]) for x, y in zip(pictures, labels, strict=True)
     ]

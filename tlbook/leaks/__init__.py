@@ -145,13 +145,13 @@ class _Case:
             )
         self.data, self.X, self.seed = data, X, seed
         self.z = look_alikes.centred(self.X, data.labels)
-        self.pictures = look_alikes.small_pictures(data) if data.kind.name == "images" else None
         self.findings, self.fine, self.scores, self.table = [], [], {}, Table()
 
         # What the checks that cost much are made on
         rng, N = np.random.default_rng(seed), len(data)
         self.rows = np.arange(N) if N <= MOST else np.sort(rng.permutation(N)[:MOST])
         self.y = data.labels[self.rows]
+        self.pictures = look_alikes.small_pictures(data, self.rows) if data.kind.name == "images" else None
         self.groups = None if data.groups is None else np.asarray(data.groups)[self.rows]
         self.is_apart = self.groups is not None and _groups_can_be_held_out(self.y, self.groups)
         self.held = self.groups if self.is_apart else None
@@ -385,7 +385,7 @@ def _border(case):
     """Do the outermost pixels alone say the label?"""
     if case.pictures is None:
         return
-    outer, inner = readings.border_and_inside(case.pictures.colour[case.rows], case.y, case.held)
+    outer, inner = readings.border_and_inside(case.pictures.colour, case.y, case.held)
     case.scores["outermost pixels alone"], case.scores["a ring further in alone"] = outer.auc, inner.auc
     if case.low(outer) > 0.5 + readings.MARGIN and compare(outer, inner).interval[0] > readings.MARGIN / 2:
         case.add(

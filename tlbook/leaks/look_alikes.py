@@ -1,5 +1,6 @@
 """Which images show one thing? Copies of a file, and pictures of one scene."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -27,26 +28,30 @@ class Pair(NamedTuple):
 
 
 class Pictures(NamedTuple):
-    """What is kept of N images: ``grey`` (N, 32, 32) and ``colour`` (N, 64, 64, 3), both uint8."""
+    """What is kept of N images: ``grey`` (N, 32, 32), and of some of them ``colour`` (n, 64, 64, 3); both uint8."""
 
     grey: np.ndarray
     colour: np.ndarray
 
 
-def small_pictures(data):
-    """Read every image once, and keep it small (squeezed to a square)."""
+def small_pictures(data, rows=()):
+    """Read every image once, and keep it small (squeezed to a square); those at ``rows`` in colour, too."""
     from PIL import Image
 
     from tlbook.data.dataset import _as_picture
 
-    def shrink(image):
-        image = images.to_rgb(_as_picture(image))
-        grey = np.asarray(image.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX))
-        return grey, np.asarray(image.resize((64, 64), Image.Resampling.BOX))
+    grey = np.empty((len(data), SIDE, SIDE), np.uint8)
+    colour = {int(i): None for i in rows}
 
-    with ThreadPoolExecutor(None if data.reads_in_parallel else 1) as readers:
-        grey, colour = zip(*readers.map(lambda i: read_input(data, i, shrink), range(len(data))), strict=True)
-    return Pictures(np.stack(grey), np.stack(colour))
+    def keep(i):
+        image = images.to_rgb(_as_picture(read_input(data, i)))
+        grey[i] = image.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
+        if i in colour:
+            colour[i] = np.asarray(image.resize((64, 64), Image.Resampling.BOX))
+
+    with ThreadPoolExecutor(os.cpu_count() if data.reads_in_parallel else 1) as readers:
+        list(readers.map(keep, range(len(data))))
+    return Pictures(grey, np.stack(list(colour.values())) if colour else None)
 
 
 def copies(grey, near=(), at_once=2048):
@@ -65,7 +70,8 @@ def copies(grey, near=(), at_once=2048):
     Returns:
         [Pair], each pair once, the most alike first.
     """
-    detail = grey.astype(np.float64) - uniform_filter(grey.astype(np.float64), (0, 5, 5))
+    detail = grey.astype(np.float32)
+    detail -= uniform_filter(detail, (0, 5, 5))
     shown = np.flatnonzero(detail.std((1, 2)) >= LEAST_DETAIL)
     if len(shown) < 2:
         return []

@@ -1,5 +1,6 @@
 """What can be read from what? A label from a fact or from the border alone, and a fact from the features."""
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -36,7 +37,8 @@ def label_from(fact, labels, groups=None, seed=0):
     """Predict the label from a fact alone, cross-fitted: the share of each class among the examples of near values.
 
     Those are the √n examples whose values are nearest in rank, and all that have the same value. The null is that the
-    labels are dealt out anew, `PERMUTATIONS` times; its AUC being nearly normal, p is taken from mean and deviation.
+    labels are dealt out anew, `PERMUTATIONS` times (fewer for many classes); its AUC being nearly normal, p is taken
+    from mean and deviation.
 
     Args:
         fact: `Fact`. labels: (n,). groups: (n,) or None; a group is held out whole.
@@ -45,17 +47,21 @@ def label_from(fact, labels, groups=None, seed=0):
         ((n, K) probabilities, Reading). The AUC is macro one-vs-rest for more than two classes.
     """
     rng, K = np.random.default_rng(seed), labels.max() + 1
-    shuffled = np.stack([labels, *(rng.permutation(labels) for _ in range(PERMUTATIONS))])
-    p = np.empty((len(shuffled), len(labels), K), dtype=np.float32)
+    near = []
     for test in folds_of(labels, groups, seed):
         train = np.setdiff1d(np.arange(len(labels)), test)
-        low, high, order = _near(fact, train, test)
-        onehot = np.eye(K, dtype=np.float32)[shuffled[:, train[order]]]  # (R, n_train, K)
-        total = np.concatenate([np.zeros_like(onehot[:, :1]), onehot.cumsum(1)], 1)
-        prior = total[:, -1:] / len(train)
-        p[:, test] = (total[:, high] - total[:, low] + prior) / (high - low + 1)[:, None]
-    aucs = [macro_auc(scores, y) for scores, y in zip(p, shuffled, strict=True)]
-    return p[0].astype(float), reading(aucs[0], aucs[1:])
+        near.append((test, train, *_near(fact, train, test)))
+
+    def predict(labels):
+        p = np.empty((len(labels), K))
+        for test, train, low, high, order in near:
+            total = np.concatenate([np.zeros((1, K)), np.eye(K)[labels[train[order]]].cumsum(0)])  # of the first n
+            p[test] = (total[high] - total[low] + total[-1] / len(train)) / (high - low + 1)[:, None]
+        return p
+
+    p, draws = predict(labels), max(20, min(PERMUTATIONS, 10 * PERMUTATIONS // K))
+    shuffled = (rng.permutation(labels) for _ in range(draws))
+    return p, reading(macro_auc(p, labels), [macro_auc(predict(y), y) for y in shuffled])
 
 
 def _near(fact, train, test):
@@ -92,11 +98,15 @@ def reading(auc, null):
 def nearest_within(z, labels, apart=None):
     """(N,) the nearest example of the same class (and another group, where given); −1 where there is none."""
     nearest = np.full(len(z), -1)
-    for i in range(len(z)):
-        others = np.flatnonzero((labels == labels[i]) & (True if apart is None else apart != apart[i]))
-        others = others[others != i]
-        if len(others):
-            nearest[i] = others[(z[others] @ z[i]).argmax()]
+    for k in np.unique(labels):
+        members = np.flatnonzero(labels == k)
+        for rows in np.array_split(members, len(members) // 1024 + 1):
+            alike = z[rows] @ z[members].T
+            alike[rows[:, None] == members] = -np.inf
+            if apart is not None:
+                alike[apart[rows][:, None] == apart[members]] = -np.inf
+            best = alike.argmax(1)
+            nearest[rows] = np.where(np.isfinite(alike.max(1)), members[best], -1)
     return nearest
 
 
@@ -151,7 +161,9 @@ def scores_of(X, labels, groups=None, C=None):
     every = np.arange(len(labels))
     if C is None:
         features = Features(np.asarray(X, dtype=np.float32), labels, groups, {"X": slice(0, X.shape[1])})
-        return linear_probe(features, Split(every, every[:0], every[:0])).scores
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # weak penalties that are tried and not taken
+            return linear_probe(features, Split(every, every[:0], every[:0])).scores
     p = np.zeros((len(labels), labels.max() + 1))
     features = Features(np.asarray(X, dtype=np.float32), labels, None, {"X": slice(0, X.shape[1])})
     for test in folds_of(labels, groups):
