@@ -57,6 +57,7 @@ bench-long: .venv/bench.installed
 	$(BIN)/python benchmarks/fine_tuning.py recipes
 	$(BIN)/python benchmarks/fine_tuning.py paper
 	$(BIN)/python benchmarks/league.py
+	$(BIN)/python benchmarks/decisions.py
 
 prove: .venv/test.installed wheelhouse
 	LESSONS="$(LESSONS)" $(PYTEST) -m prove
