@@ -19,7 +19,7 @@ from tlbook.evaluation import _draws, _interval
 
 HERE = Path(__file__).parent
 RUNS = HERE.parent / "build" / "lesson_06"
-SEEDS = range(3)
+SEEDS = range(5)
 CELLS = ("c03", "c08", "c10", "c12", "c13", "p13", "c14", "c18", "c19", "c21")  # up to the scores of the lesson
 
 

@@ -25,7 +25,7 @@ from tlbook.training.recipes import LPFT, Full
 
 HERE = Path(__file__).parent
 FITS = HERE.parent / "build" / "probe_start"
-SIZE, EPOCHS, LR, SEEDS = 64, 3, 3e-4, (0,)
+SIZE, EPOCHS, LR, SEEDS = 64, 3, 3e-4, (0, 1, 2)
 SWITCHES = itertools.product((10.0, 1.0), (True, False), (True, False))
 ARMS = [(probe, held, rate) for rate, probe, held in SWITCHES]  # probe start, BatchNorm held, head's rate
 

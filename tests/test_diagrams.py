@@ -117,6 +117,16 @@ def test_what_is_new_is_told_by_a_transfers_report():
     report = tl.transfer(theta, target.model, allow_missing=("layer4.*",))
     said = rows(plots.anatomy_figure(target, new=report.initialised)[0])
     assert [part for part, words in said.items() if "new" in words] == ["layer4"]
+    figure, alt = plots.anatomy_figure(target, new=report)  # the report knows as well what was copied
+    assert {part for part, words in rows(figure).items() if "copied" in words} == set(said) - {"layer4", "final"}
+    assert [t.get_text() for t in figure.axes[0].get_legend().get_texts()] == [
+        "copied",
+        "new",
+    ] and "trainable" not in alt
+    head = tl.transfer(source.model, target.model, adapt={"conv1.6.weight": lambda source, target: 2 * source})
+    assert "copied or adapted" in plots.anatomy_figure(target, new=head)[1]
+    optimizer = torch.optim.SGD(target.parameters(), lr=0.1)
+    assert "copied" not in plots.anatomy_figure(target, optimizer, new=report)[1]
 
 
 def test_the_anatomy_refuses_what_it_cannot_draw(frozen):

@@ -11,6 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from test_probes import all_rows, made_features
 
 import tlbook as tl
+from tlbook.feature_extraction import Features
 from tlbook.logistic import Problems, fit_path, held_out_path, principal_axes, standardise
 
 
@@ -112,6 +113,17 @@ def test_held_out_rows_are_predicted_as_by_a_fit_without_them(n, D, K):
             model.fit(scaler.transform(made.X[heavy]), made.y[heavy], weight[heavy])
             assert np.allclose(p[part][:, present], model.predict_proba(scaler.transform(made.X[part])), atol=2e-3)
             assert np.allclose(p[part].sum(1), 1)
+
+
+def test_a_weak_penalty_on_classes_that_are_far_apart_is_judged_by_its_own_solution():
+    """float32 has no digits left there: what is scored is the last point that was reached, not one that was tried."""
+    rng = np.random.default_rng(4)
+    y = rng.integers(0, 2, 25)
+    X = np.abs(rng.normal(size=(25, 400))) * rng.gamma(0.3, size=400) * 5
+    X[:, :12] += 0.8 * np.repeat(np.eye(2)[y], 6, axis=1)
+    features = Features(X.astype(np.float32), y, None, {"f": slice(0, 400)})
+    losses = [row["log loss"] for row in tl.linear_probe(features, all_rows(features)).path]
+    assert len(losses) == 15 and all(later < earlier for earlier, later in zip(losses, losses[1:], strict=False))
 
 
 @pytest.mark.parametrize("n, D", [(40, 90), (200, 15)], ids=["more dimensions", "more examples"])

@@ -296,6 +296,30 @@ def test_the_interval_of_the_agreement_is_that_of_drawing_groups_by_hand(four_so
     assert found.interval[0] <= found.tau <= found.interval[1]
 
 
+def test_two_scores_are_compared_on_the_same_draws_of_groups(four_sources):
+    right, wrong = dict(zip("abcd", range(4), strict=True)), {"a": 2, "b": 1, "c": 4, "d": 3}
+    a, b = (tl.ranking.agreement(scores, four_sources) for scores in (right, wrong))
+    found, itself = tl.ranking.compare(a, b), tl.ranking.compare(a, a)
+    assert found.difference == pytest.approx(a.tau - b.tau) and itself.difference == 0 and itself.interval == (0, 0)
+    reversed_ = tl.ranking.agreement({k: -v for k, v in right.items()}, four_sources)
+    twice = tl.ranking.compare(a, reversed_)  # of the reversed score each draw has −τ
+    assert np.allclose(twice.interval, 2 * np.array(a.interval))
+    rng, differences = np.random.default_rng(1), []
+    for _ in range(400):
+        rows = np.concatenate([np.flatnonzero(four_sources["a"].groups == g) for g in rng.integers(0, 10, 10)])
+        aucs = [roc_auc_score(e.labels[rows], e.probabilities[rows, 1]) for e in four_sources.values()]
+        taus = [kendalltau(list(scores.values()), aucs).statistic for scores in (right, wrong)]
+        differences.append(taus[0] - taus[1])
+    assert np.allclose(found.interval, np.quantile(differences, [0.025, 0.975]), atol=0.35)
+
+
+def test_agreements_on_other_draws_are_not_compared(four_sources):
+    a = tl.ranking.agreement(dict.fromkeys("abcd", 1) | {"a": 0}, four_sources)
+    b = tl.ranking.agreement(dict.fromkeys("abcd", 1) | {"a": 0}, four_sources, resamples=50)
+    with pytest.raises(ValueError, match="1000 and 50 draws"):
+        tl.ranking.compare(a, b)
+
+
 def test_with_four_sources_even_a_perfect_order_is_not_beyond_chance(four_sources):
     assert tl.ranking.agreement(dict(zip("abcd", range(4), strict=True)), four_sources).chance == pytest.approx(2 / 24)
 

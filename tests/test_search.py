@@ -184,6 +184,12 @@ def test_every_probe_is_a_model_that_predicts_saves_and_loads(kept, monkeypatch,
     (T,) = (row.temperature for row in found.tried if row.kept)
     expected = softmax(np.log(probe.predict_proba(test.X)) / T, 1)
     assert np.abs(found.predict(NOISY.subset(SPLIT.test)) - expected).max() < 1e-4
+    rows, p = found.held_out
+    assert np.array_equal(rows, pool) and p.shape == (len(pool), 2) and np.allclose(p.sum(1), 1)
+    (row,) = (row for row in found.tried if row.kept)
+    n = len(rows)
+    losses = -np.log(p[np.arange(n), NOISY.labels[rows]].clip(1 / (n + 1), n / (n + 1)))
+    assert losses.mean() == pytest.approx(row.log_loss, rel=1e-6)
 
     evaluation = found.save(tmp_path / "model", data=NOISY, split=SPLIT)
     again = tl.load_finetuned(tmp_path / "model")

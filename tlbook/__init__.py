@@ -43,7 +43,10 @@ _HOME = {  # public name -> the module that defines it
     "doctor": "course.doctor",
 }
 _MODULES = {
-    **{name: name for name in ("adaptation", "cache", "data", "device", "fine_tuning", "lora", "plots", "ranking")},
+    **{
+        name: name
+        for name in ("adaptation", "cache", "data", "device", "fine_tuning", "lora", "page", "plots", "ranking")
+    },
     **{name: name for name in ("speech", "text")},
     "recipes": "training.recipes",
     "exercises": "course.exercises",

@@ -6,6 +6,7 @@ from tlbook import data as data
 from tlbook import device as device
 from tlbook import fine_tuning as fine_tuning
 from tlbook import lora as lora
+from tlbook import page as page
 from tlbook import plots as plots
 from tlbook import ranking as ranking
 from tlbook import speech as speech

@@ -58,8 +58,9 @@ def anatomy_figure(model, optimizer=None, cut=None, *, new=None):
         optimizer: any torch optimizer, or the groups of `tl.parameter_groups`: each part's learning rates are read from
             it, and what wants a gradient but was not given to it is named.
         cut: a stage, after which the network is cut in two.
-        new: names of stages, "head", or of parameters (such as a `TransferReport`'s ``initialised``) that did not come
-            from pretraining; unless given, the head if it has other classes than the pretrained one.
+        new: names of stages, "head", or of parameters that did not come from pretraining; unless given, the head if it
+            has other classes than the pretrained one. Or a `TransferReport`: what it initialised is new, and the rest
+            is called *copied* (*copied or adapted*) where no optimizer is given.
 
     Returns:
         (figure, alt): a matplotlib figure, and a text that says what is in it.
@@ -135,12 +136,15 @@ def _parts(model, optimizer=None, new=None):
     backbone, start = _model_of(model), getattr(model, "start", None)
     of, named = stages_of(backbone), dict(backbone.named_parameters())
     rate = _rates(optimizer)
-    fresh = _new_parts(backbone, of, new)
+    report = new if hasattr(new, "initialised") else None
+    fresh = _new_parts(backbone, of, new if report is None else report.initialised)
     start = start and {key.removeprefix("model."): value for key, value in start.items()}
 
     said = {"frozen": "frozen", "learning": "trainable" if optimizer is None else "learning"}
     if start is not None:
         said = {"frozen": "as it was", "learning": "moved"}
+    if report is not None and optimizer is None:
+        said = dict.fromkeys(said, "copied or adapted" if report.reshaped else "copied")
     said |= {"new": "new", "empty": "nothing to learn"}
 
     def learns(name, p):
@@ -492,17 +496,20 @@ def differences_figure(comparisons, words="difference"):
     if not comparisons:
         raise ValueError("comparisons is empty: give {name: tl.compare(a, b)}")
     figure, axis = plt.subplots(figsize=(7.2, 0.38 * len(comparisons) + 0.9), layout="constrained")
-    told = []
+    values, told = [], []
     for y, (name, c) in enumerate(comparisons.items()):
         low, high = c.interval
         clear = low > 0 or high < 0
         axis.plot([low, high], [y, y], color=BLUE, linewidth=2, label=name)
         axis.plot(c.difference, y, "o", color=BLUE, markerfacecolor=BLUE if clear else "white", markersize=8)
-        axis.text(1.02, y, f"{c.difference:+.3f}".replace("-", "−"), transform=axis.get_yaxis_transform(), va="center")
+        values.append(f"{c.difference:+.3f}".replace("-", "−"))
         told.append(f"{name}: {c.difference:+.3f} [{low:+.3f}, {high:+.3f}]")
     axis.axvline(0, color="black", linewidth=0.8)
     axis.set_yticks(range(len(comparisons)), list(comparisons))
     axis.set(ylim=(len(comparisons) - 0.5, -0.5), xlabel=words)
-    axis.spines[["top", "right", "left"]].set_visible(False)
-    axis.tick_params(axis="y", length=0)
+    right = axis.secondary_yaxis("right")  # the layout makes room for what stands at an axis
+    right.set_yticks(range(len(comparisons)), values)
+    for side in (axis, right):
+        side.spines[["top", "right", "left"] if side is axis else ["right"]].set_visible(False)
+        side.tick_params(axis="y", length=0)
     return figure, f"{words}, with 95 % intervals. {'; '.join(told)}."

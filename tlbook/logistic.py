@@ -177,7 +177,7 @@ class Problems:
             slope, length = _dot(g, d).double(), open_.double()
             for _ in range(30):
                 step = d * _spread(length.to(d))
-                new_value, new_g, p = self.objective(t + step, C)
+                new_value, new_g, new_p = self.objective(t + step, C)
                 high = ~(new_value <= value * (1 + noise) + 1e-4 * length * slope)
                 if not high.any():
                     break
@@ -186,7 +186,7 @@ class Problems:
                 break  # not even the smallest step helps: the numbers have no more digits
             change = new_g - g
             history = [*history, (step, change, _dot(step, change).clamp_min(1e-30))][-memory:]
-            t, value, g, h = t + step, new_value, new_g, self.curvature(p, C)
+            t, value, g, p, h = t + step, new_value, new_g, new_p, self.curvature(new_p, C)
         if (gap > 100 * tol * value).any():
             worst = int((gap / value).argmax())
             warnings.warn(

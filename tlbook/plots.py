@@ -515,7 +515,9 @@ def interpolation(curves, metric="auc"):
 
 
 def interpolation_figure(curves, metric="auc", at=None):
-    """Draw a metric at θ(α) = (1 − α) θ⁰ + α θ* against α, a colour for each split, a line for each treatment.
+    """Draw a metric at θ(α) = (1 − α) θ⁰ + α θ* against α, a line for each split and treatment.
+
+    Of several splits each has a colour, and of one split each treatment.
 
     Args:
         curves: {split: {treatment: {α: Evaluation}}}, up to three splits and two treatments, such as BatchNorm's
@@ -528,15 +530,14 @@ def interpolation_figure(curves, metric="auc", at=None):
     """
     figure, axis = plt.subplots(figsize=(7, 3.6))
     told, name = [], metric.replace("_", " ").replace("auc", "AUC")
-    count = sum(map(len, curves.values()))
-    for (color, mark), (split, treatments) in zip(
-        ((BLUE, "o"), (ORANGE, "s"), (GREY, "^")), curves.items(), strict=False
-    ):
-        for line, (treatment, found) in zip(("--", "-"), treatments.items(), strict=False):
+    count, looks = sum(map(len, curves.values())), ((BLUE, "o"), (ORANGE, "s"), (GREY, "^"))
+    for look, (split, treatments) in zip(looks, curves.items(), strict=False):
+        of_treatment = (looks[1], looks[0]) if len(curves) == 1 else (look, look)
+        for (color, mark), line, (treatment, found) in zip(of_treatment, ("--", "-"), treatments.items(), strict=False):
             alphas = sorted(found)
             values = [getattr(found[alpha], metric) for alpha in alphas]
             low, high = np.array([found[alpha].interval[metric] for alpha in alphas]).T
-            bars, x = [values - low, high - np.array(values)], np.array(alphas) + 0.012 * (len(told) - (count - 1) / 2)
+            bars, x = [values - low, high - np.array(values)], np.array(alphas) + 0.02 * (len(told) - (count - 1) / 2)
             label, style = f"{split}, {treatment}", {"color": color, "markersize": 4, "elinewidth": 1, "capsize": 2}
             axis.errorbar(x, values, bars, fmt=mark + line, label=label, **style)
             pairs = zip(alphas, values, strict=True)
@@ -617,15 +618,15 @@ def worst_mistakes_figure(found, data, index, evaluation, n=12, notes=None, one_
         axis.text(0.5, 0.5, f"no mistakes in {len(y)} examples", ha="center", va="center")
         axis.axis("off")
         return figure, f"No mistakes in {len(y)} examples."
-    rows = -(-len(wrong) // 4)
-    figure, axes = plt.subplots(rows, 8, figsize=(12, 1.9 * rows), squeeze=False)
+    rows = -(-len(wrong) // 2)  # two mistakes in a row, four pictures: as wide as a page
+    figure, axes = plt.subplots(rows, 4, figsize=(7.2, 2.1 * rows), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     images = [found.model.as_tensor(data[int(np.asarray(index)[i])][0]) for i in wrong]
     mapped = has_map(found, images[:1])
     for k, (i, image) in enumerate(zip(wrong, images, strict=True)):
         pixels = image.expand(3, -1, -1).permute(1, 2, 0).numpy()
-        plain, overlaid = axes[k // 4, 2 * (k % 4)], axes[k // 4, 2 * (k % 4) + 1]
+        plain, overlaid = axes[k // 2, 2 * (k % 2)], axes[k // 2, 2 * (k % 2) + 1]
         plain.imshow(pixels)
         plain.set_title(f"{labels[y[i]]} {p[i, y[i]]:.2f}", fontsize=10, **how)
         if notes is not None:

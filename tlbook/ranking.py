@@ -18,7 +18,7 @@ Ledoit, Wolf, A well-conditioned estimator for large-dimensional covariance matr
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -299,12 +299,16 @@ class Agreement:
         interval: 95 % of τ over draws of the target's groups. The sources stay the same; so does the score.
         chance: the probability that sources in random order agree or disagree as much (two-sided, exact for few).
         sources: how many were ranked.
+        draws: (resamples,) τ of each draw of the groups, for `compare`.
+        effective: the effective number of groups, by which intervals are widened.
     """
 
     tau: float
     interval: tuple
     chance: float
     sources: int
+    draws: np.ndarray = field(default=None, repr=False, compare=False)
+    effective: float = field(default=None, repr=False, compare=False)
 
     def __repr__(self):
         low, high = self.interval
@@ -360,5 +364,39 @@ def agreement(scores, evaluations, *, metric="auc", resamples=1000, seed=0):
     )
     taus = np.array([kendalltau(score, draw).statistic for draw in draws.T])
     tau, chance = kendalltau(score, reached)
-    interval = evaluation._interval(taus, evaluation._effective_number(first.sample_weight, first.groups))
-    return Agreement(float(tau), interval, float(chance), len(names))
+    effective = evaluation._effective_number(first.sample_weight, first.groups)
+    interval = evaluation._interval(taus, effective)
+    return Agreement(float(tau), interval, float(chance), len(names), taus, effective)
+
+
+def compare(a, b):
+    """Compare two scores by the Kendall's τ of each with what the same sources reach: a − b, paired by draws of groups.
+
+    Two intervals that overlap decide nothing: both scores are judged on the same groups, whose luck is common to both.
+
+    Args:
+        a, b: Agreement, of `agreement` with the same evaluations, ``resamples`` and ``seed``.
+
+    Returns:
+        Comparison, of τ.
+
+    Raises:
+        ValueError: they are of other sources or other draws.
+
+    >>> import tlbook as tl
+    >>> labels, p = [0, 1] * 8, [0.1, 0.5, 0.9]
+    >>> reached = {s: tl.evaluate([[0.8, 0.2], [q, 1 - q]] * 8, labels) for s, q in zip("abc", p)}
+    >>> score, placebo = dict(zip("abc", (3, 2, 1))), dict(zip("abc", (1, 2, 3)))
+    >>> compare(*(agreement(s, reached, metric="log_loss") for s in (score, placebo)))
+    τ: a − b = +2.000  [+2.000, +2.000]
+
+    Lesson 07.
+    """
+    from tlbook import evaluation
+
+    if a.sources != b.sources or len(a.draws) != len(b.draws) or a.effective != b.effective:
+        raise ValueError(
+            f"compare needs two agreements with the same evaluations and resamples, got {a.sources} and {b.sources} "
+            f"sources, {len(a.draws)} and {len(b.draws)} draws: give `agreement` the same evaluations"
+        )
+    return evaluation.Comparison("τ", a.tau - b.tau, evaluation._interval(a.draws - b.draws, a.effective))

@@ -1,6 +1,5 @@
 """A fine-tuned classifier: what it predicts, how it is kept in a folder, and how it leaves for other programs."""
 
-import copy
 import errno
 import hashlib
 import json
@@ -27,6 +26,7 @@ from tlbook.kinds import KINDS
 from tlbook.loading import eval_batch_size, load
 from tlbook.table import Table
 from tlbook.training import checkpoints
+from tlbook.training.onnx_file import write_onnx
 from tlbook.training.run import probabilities, whole_number
 from tlbook.training.tried import Tried
 
@@ -45,6 +45,8 @@ class FineTuned:
         class_names: the K names.
         start: {name: tensor}, θ⁰ with the head it began with; None where loaded from disk.
         stopped: why the training ended before its last epoch: "", "Ctrl-C", or how the loss diverged and what to try.
+        held_out: (n positions in the data, (n, K) probabilities of these from fits that did not see them), or None:
+            then the validation part is what it was not trained on.
         tried: with the recipe "auto" a `tlbook.training.tried.Tried` for each candidate; else empty.
     """
 
@@ -54,6 +56,7 @@ class FineTuned:
     class_names: tuple
     start: dict | None = field(default=None, repr=False)
     stopped: str = ""
+    held_out: tuple | None = field(default=None, repr=False)
     tried: tuple = ()
 
     @property
@@ -120,7 +123,7 @@ class FineTuned:
             raise ValueError("the model has LoRA beside its weights: tl.lora.merge(found.model) first")
         self._check_test(data, split)
         facts, state = self._facts(), self.model.model.state_dict()
-        with _whole_folder(folder, sum(tensor.nbytes for tensor in state.values())) as part:
+        with whole_folder(folder, sum(tensor.nbytes for tensor in state.values())) as part:
             # The model
             checkpoints.write(part / _WEIGHTS, state, facts)
             about = {"model": facts, "weights": {"file": _WEIGHTS, "sha256": _digest(part / _WEIGHTS)}}
@@ -149,33 +152,11 @@ class FineTuned:
             The largest difference of a probability between the two.
 
         Raises:
+            ValueError: it takes texts or sounds.
             ModuleNotFoundError: onnx, onnxscript and onnxruntime are not installed.
             RuntimeError: they differ by more than 1e-4; nothing is written then.
         """
-        if self.model.kind != "images":
-            raise ValueError(f"only classifiers of images are exported, and {self.model.name} takes {self.model.kind}")
-        try:
-            import onnxruntime
-            import onnxscript  # noqa: F401 what torch exports with
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(f"{error.name} is missing: pip install 'tlbook[export]'") from None
-
-        (height, width), whole = self.model._size, _FromPixels(copy.deepcopy(self.model)).cpu().eval()
-        x = (255 * torch.rand(3, 3, height, width, generator=torch.Generator().manual_seed(0))).round()
-        with cache.atomic(path) as part:
-            program = _onnx_program(whole, x)
-            names = json.dumps(self._facts()["class_names"])
-            program.model.metadata_props.update(height=str(height), width=str(width), class_names=names)
-            program.save(part)
-            session = onnxruntime.InferenceSession(part, providers=["CPUExecutionProvider"])
-            with torch.inference_mode():
-                answers = [(session.run(None, {"image": x[:n].numpy()})[0], whole(x[:n]).numpy()) for n in (1, 3)]
-            difference = max(float(np.abs(a - b).max()) for a, b in answers)
-            if not difference <= 1e-4:
-                raise RuntimeError(
-                    f"the ONNX model answers differently, by up to {difference:.1e}: nothing was written"
-                )
-        return difference
+        return write_onnx(path, self.model, class_names=json.dumps(self._facts()["class_names"]))
 
     def _inputs(self, given):
         """What `predict` was given, as a sequence of inputs."""
@@ -218,35 +199,6 @@ class FineTuned:
             for name, drawing in drawings.items():
                 _attempt(name, _draw, folder / name, *drawing)
         return evaluation
-
-
-class _FromPixels(nn.Module):
-    """(B, 3, H, W) in 0 … 255 -> probabilities."""
-
-    def __init__(self, backbone):
-        super().__init__()
-        self.model = backbone
-        for name in ("mean", "std"):
-            self.register_buffer(name, 255 * torch.tensor(getattr(backbone, name)).view(1, 3, 1, 1))
-
-    def forward(self, x):
-        return self.model((x - self.mean) / self.std).softmax(1)
-
-
-def _onnx_program(whole, x):
-    """The module as torch exports it, for any number of images, without the paths of the source files here."""
-    program = torch.onnx.export(
-        whole,
-        (x,),
-        dynamo=True,
-        verbose=False,
-        input_names=["image"],
-        output_names=["probabilities"],
-        dynamic_shapes={"x": {0: torch.export.Dim("batch")}},
-    )
-    for node in program.model.graph:
-        node.metadata_props.clear()
-    return program
 
 
 def load_finetuned(folder):
@@ -296,6 +248,8 @@ def _rebuilt(state, facts):
     from tlbook.parameter_transfer import transfer
 
     facts = {"stopped": "", "kind": "images", "reads": ["final"], "tried": [], **facts}
+    if facts["kind"] != "texts":
+        facts.setdefault("fit", "crop")
     _check_facts(facts)
     history = Table({k: math.nan if v is None else v for k, v in row.items()} for row in facts.pop("history"))
     epoch, stopped, classes = facts.pop("epoch"), facts.pop("stopped"), tuple(facts.pop("class_names"))
@@ -363,6 +317,7 @@ def _check_facts(facts):
         "crop_pct": lambda value: are_numbers([value], 0.01),
         "interpolation": lambda value: isinstance(value, str) and value.upper() in Image.Resampling.__members__,
         "fixed_size": lambda value: isinstance(value, bool),
+        "fit": lambda value: isinstance(value, str),
     }
     of_sounds = of_images | {
         "rate": lambda value: type(value) is int and 0 < value <= 1_000_000,
@@ -387,7 +342,7 @@ def _check_facts(facts):
 
 
 @contextmanager
-def _whole_folder(folder, size):
+def whole_folder(folder, size):
     """Yield a temporary folder beside ``folder`` that takes its place when the block ends without an error.
 
     Raises:
@@ -549,7 +504,9 @@ def _what_it_sees(model):
         return f"It hears the first {model['seconds']:g} s of a recording, at {model['rate']:,} samples a second."
     size = model["input_size"]
     height, width = size if isinstance(size, list) else (size, size)
-    return f"It sees {height} × {width} pixels of an image: resized until they are covered, and then the middle."
+    how = {"squeeze": "all of it, squeezed into them", "pad": "all of it, in a frame"}
+    how = how.get(model.get("fit"), "resized until they are covered, and then the middle")
+    return f"It sees {height} × {width} pixels of an image: {how}."
 
 
 def _card_of_inputs(data, class_names, kind):

@@ -127,7 +127,8 @@ class Search:
         temperature = next((row.temperature for row in self.tried if row.name == str(kept)), 1.0)
         cool_head(found.model, temperature)
         self.tried = [replace(row, kept=row.name == str(kept)) for row in self.tried]
-        return replace(found, tried=tuple(self.tried), stopped=stopped or found.stopped)
+        held_out = (self.pool[self.judged], self.held_out[kept][self.judged]) if kept in self.held_out else None
+        return replace(found, tried=tuple(self.tried), held_out=held_out, stopped=stopped or found.stopped)
 
     # What is compared, and how
 
