@@ -251,6 +251,21 @@ def test_a_class_in_one_group_cannot_be_fine_tuned_without_it_and_that_is_said()
     assert found.predict(data).shape == (60, 3)
 
 
+def test_classes_of_one_group_each_cannot_be_judged():
+    data = spots(60, K=3)
+    data = replace(data, groups=data.labels + 0)
+    rows = np.arange(60)
+    with pytest.raises(ValueError, match="C cannot be chosen: in no class are there training rows of two parts"):
+        searched(data=data, split=Split(rows, rows[:0], rows[:0]))
+
+
+def test_the_callers_random_numbers_are_its_own():
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    searched(Auto(minutes=1e-6, folds=2))
+    assert torch.equal(before, torch.get_rng_state())
+
+
 def test_groups_too_few_to_hold_some_out_leave_the_plain_probe_unjudged():
     data = replace(NOISY, groups=np.arange(60) // 20)
     found = searched(data=data, split=data.split(val=0, test_groups=[2]))
