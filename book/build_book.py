@@ -36,6 +36,7 @@ PAGES = {  # a link to a file of the repository -> the page that has it
     "README.zh.md": "zh.md",
     "README.md": "index.md",
     "GLOSSARY.md": "glossary.md",
+    "TEACHING.md": "teaching.md",
 }
 API = {  # the modules of the package, by what they are for
     "The three operators": ["feature_extraction", "fine_tuning", "parameter_transfer", "lora"],
@@ -83,7 +84,7 @@ def stage(source):
     shutil.copytree(frame.NOTEBOOKS / "figures", source / "figures", ignore=shutil.ignore_patterns("*.py"))
     shutil.copy(frame.NOTEBOOKS / "score_card.png", source)
 
-    # The first page, the same in Chinese, the glossary
+    # The first page, the same in Chinese, the glossary, the guide for teachers
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     course_map = re.search(r"\| lesson \|.*?\n\n", readme, re.DOTALL)[0]
     first = (HERE / "index.md").read_text(encoding="utf-8").replace("COURSE_MAP\n", course_map)
@@ -92,7 +93,9 @@ def stage(source):
         first = first.replace(f"{word}\n", "\n".join(entries) + "\n")
     chinese = (ROOT / "README.zh.md").read_text(encoding="utf-8")
     chinese = re.sub(r"^(\[!\[|(?:· )?\[English\]).*\n", "", chinese, flags=re.MULTILINE)
-    for name, text in (("index.md", first), ("zh.md", chinese), ("glossary.md", glossary())):
+    guide = (ROOT / "TEACHING.md").read_text(encoding="utf-8")
+    texts = {"index.md": first, "zh.md": chinese, "glossary.md": glossary(), "teaching.md": guide}
+    for name, text in texts.items():
         (source / name).write_text(relink(text), encoding="utf-8")
     for name in ("LICENSE", "LICENSE-prose.md"):
         shutil.copy(ROOT / name, source / f"{Path(name).stem}.txt")

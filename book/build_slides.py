@@ -127,7 +127,9 @@ def closing(cells):
     texts = "\n\n".join(cell.source for cell in cells[-6:] if cell.cell_type == "markdown")
     found = LAST.search(texts)
     sentence = next(filter(None, found.groups())) if found else ""
-    sentence = " ".join(re.findall(r"\*[^*]+\*", sentence)) or sentence
+    said = re.findall(r"\*([^*]+)\*|\"([^\"]+)\"", sentence)  # without the words that name the picture
+    sentence = " ".join(a or b for a, b in said) or sentence
+    sentence = sentence[:1].upper() + sentence[1:]
     number = [line for cell in tagged(cells, "headline") for line in printed(cell).splitlines()]
     shown = last_picture(cells) + markdown(sentence)
     return section(

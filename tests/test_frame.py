@@ -202,7 +202,7 @@ def test_the_setup_cell_runs_where_the_package_is_and_says_what_to_do_where_it_i
 
 
 def test_the_lesson_list_holds_lessons_only():
-    found = {path.name for path in (ROOT / "notebooks").iterdir() if path.is_file() and path.suffix != ".png"}
+    found = {path.name for path in (ROOT / "notebooks").glob("[!.]*") if path.is_file() and path.suffix != ".png"}
     assert found == {path.name for path in LESSONS}
 
 

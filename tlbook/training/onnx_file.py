@@ -14,7 +14,7 @@ class FromPixels(nn.Module):
 
     def __init__(self, backbone, output):
         super().__init__()
-        self.backbone, self.output = copy.deepcopy(backbone), output
+        self.model, self.output = copy.deepcopy(backbone), output
         for name in ("mean", "std"):
             self.register_buffer(name, 255 * torch.tensor(getattr(backbone, name)).view(1, 3, 1, 1))
         self.cpu().eval()
@@ -22,8 +22,8 @@ class FromPixels(nn.Module):
     def forward(self, x):
         x = (x - self.mean) / self.std
         if self.output == "features":
-            return self.backbone.forward_head(self.backbone.forward_features(x), pre_logits=True)
-        return self.backbone(x).softmax(1)
+            return self.model.forward_head(self.model.forward_features(x), pre_logits=True)
+        return self.model(x).softmax(1)
 
 
 def write_onnx(path, backbone, output="probabilities", **about):

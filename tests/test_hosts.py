@@ -1,6 +1,11 @@
-"""What `pip install tlbook[lessons]` touches: a host of notebooks keeps its torch, its numpy and its Jupyter."""
+"""Hosts of notebooks: what `pip install tlbook[lessons]` touches on Colab, what Binder and Codespaces would build.
+
+None of the three has been tried: these are what can be known without them.
+"""
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 from importlib import metadata
@@ -104,3 +109,36 @@ def test_pip_would_change_nothing_that_the_host_has(tmp_path):
     assert not run.returncode, run.stderr
     would = {canonicalize_name(i["metadata"]["name"]) for i in json.loads(report.read_text())["install"]}
     assert "timm" in would and not would & (HOST.keys() | JUPYTER)
+
+
+@pytest.mark.prove
+def test_binders_builder_accepts_the_folder_and_runs_every_file_in_it(tmp_path):
+    """repo2docker, in an environment of its own, says what it would build without building it."""
+    environment = tmp_path / "repo2docker"
+    subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+    pip = [environment / "bin" / "pip", "install", "--quiet", "--retries", "0", "jupyter-repo2docker"]
+    if subprocess.run(pip, capture_output=True).returncode:
+        pytest.skip("no package index within reach")
+    copy = tmp_path / "copy"
+    shutil.copytree(ROOT / "binder", copy / "binder")
+    builder = [environment / "bin" / "jupyter-repo2docker", "--no-build", "--debug", copy]
+    said = subprocess.run(builder, capture_output=True, text=True, check=True)
+    steps = said.stdout + said.stderr
+    for step in ("binder/environment.yml", "RUN ./binder/postBuild", "${REPO_DIR}/binder/start"):
+        assert step in steps, step
+
+
+def test_binder_installs_what_lessons_need_and_fails_if_it_does_not_load(tmp_path):
+    script = (ROOT / "binder" / "postBuild").read_text(encoding="utf-8")
+    assert "set -euo pipefail" in script and '".[lessons]"' in script
+    fake = tmp_path / "python"
+    fake.write_text('#!/bin/bash\n[[ "$1" != -c ]]\n')  # installs, and then finds that something does not load
+    fake.chmod(0o755)
+    path = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    assert subprocess.run(["bash", ROOT / "binder" / "postBuild"], env=path, cwd=tmp_path).returncode
+
+
+def test_codespaces_runs_the_course():
+    settings = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text(encoding="utf-8"))
+    assert settings["postCreateCommand"] == "make course"
+    assert re.fullmatch(r"[\w./-]+:3\.\d+", settings["image"])
