@@ -52,6 +52,7 @@ CONTRACT = {  # the parameters of public functions, in order: lessons, the comma
     "audit": "model optimizer",
     "finetune": "backbone data split recipe objective epochs lr batch_size accumulate clip augment precision "
     "store_prefix seed checkpoint resume",
+    "recipes.Auto": "minutes rates photo folds",
     "load_finetuned": "folder",
     "transfer": "source target rename adapt allow_missing allow_unused",
     "interpolate": "theta0 theta1 alpha",
@@ -103,7 +104,7 @@ def test_no_line_of_the_public_contract_is_lost(name):
         "feature_extraction.Features": "X y groups blocks save",
         "probes.Probe": "predict_proba evaluate C coef path",
         "evaluation.Evaluation": "accuracy balanced_accuracy auc log_loss interval baselines",
-        "training.classifier.FineTuned": "model history predict evaluate save export finished",
+        "training.classifier.FineTuned": "model history predict evaluate save export finished tried held_out",
         "named_tensors.TransferReport": "copied reshaped initialised unused",
         "parameter_transfer.TaskVector": "apply",
         "data.Dataset": "labels class_names groups columns fingerprint subset split folds",

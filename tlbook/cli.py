@@ -240,6 +240,10 @@ def finetune(
             return _data_and_split(folder, groups, labels, skip, seed, augment)
 
         data, split = _from_first(group, begin)
+        if recipe != "auto" and ctx.get_parameter_source("minutes").name == "COMMANDLINE":
+            raise ValueError(
+                f"--minutes is the clock of --recipe auto, and the recipe is {recipe}: leave one of them out"
+            )
         recipe = tlbook.recipes.Auto(minutes=minutes, photo=augment != "none") if recipe == "auto" else recipe
         options = {"recipe": recipe, "epochs": epochs, "lr": lr, "augment": None if augment == "none" else augment}
         if "weight" in data.columns:
