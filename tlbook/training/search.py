@@ -83,6 +83,7 @@ class Search:
 
     Attributes:
         pool: what may be learned from: positions in the data, train and val together.
+        stages: that probes look at: one in the middle, and "final".
         folds: splits of ``range(len(pool))``. judged: which of these examples each candidate predicts.
         held_out: {candidate: (n, K) probabilities of the pool, each from a fit without it, with the temperature}.
         tried: a `Tried` for each candidate.
@@ -98,6 +99,8 @@ class Search:
         copy.deepcopy(backbone).fit_to(read_input(data, int(self.pool[0])))  # or an error, before anything is computed
         self.part = data.subset(self.pool)
         self.weight = objective.weights(data, self.pool)[self.pool].astype(np.float64)
+        stages = list(backbone.stages)
+        self.stages = tuple(dict.fromkeys([stages[round(MIDDLE * (len(stages) - 1))], "final"]))
         self.features, self.held_out, self.tried = {}, {}, []
         self.folds, self.judged, self.why_not = self._folds()
 
@@ -147,12 +150,10 @@ class Search:
 
     def _candidates(self):
         """The candidates in the order in which they are tried: what costs least first, then what promises most."""
-        stages = list(self.backbone.stages)
-        middle = stages[round(MIDDLE * (len(stages) - 1))]
         yield Probe()
-        if middle != "final":
-            yield Probe((middle,))
-            yield Probe((middle, "final"))
+        if len(self.stages) > 1:
+            yield Probe(self.stages[:1])
+            yield Probe(self.stages)
         if self.backbone.kind == "images" and "hflip" in self.backbone.views:
             yield Probe(mirrored=True)
         for lr in self.recipe.rates:
@@ -233,7 +234,7 @@ class Search:
     def _features_of(self, candidate):
         """`Features` of the pool, and below them, for a candidate that sees mirror images, those of these."""
         if candidate not in self.features:
-            shown = self._extract(candidate.stages, "identity")
+            shown = self._extract(self.stages, "identity").select(*candidate.stages)  # one pass for all stages
             if candidate.mirrored:
                 mirror = self._extract(candidate.stages, "hflip")
                 groups = np.arange(len(self.pool)) if shown.groups is None else shown.groups  # an image, and its mirror
