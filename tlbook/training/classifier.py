@@ -323,6 +323,8 @@ def _rebuilt(state, facts):
     from tlbook.parameter_transfer import transfer
 
     facts = {"stopped": "", "kind": "images", "reads": ["final"], "tried": [], **facts}
+    if facts["kind"] != "texts":
+        facts.setdefault("fit", "crop")
     _check_facts(facts)
     history = Table({k: math.nan if v is None else v for k, v in row.items()} for row in facts.pop("history"))
     epoch, stopped, classes = facts.pop("epoch"), facts.pop("stopped"), tuple(facts.pop("class_names"))
@@ -390,6 +392,7 @@ def _check_facts(facts):
         "crop_pct": lambda value: are_numbers([value], 0.01),
         "interpolation": lambda value: isinstance(value, str) and value.upper() in Image.Resampling.__members__,
         "fixed_size": lambda value: isinstance(value, bool),
+        "fit": lambda value: isinstance(value, str),
     }
     of_sounds = of_images | {
         "rate": lambda value: type(value) is int and 0 < value <= 1_000_000,
@@ -577,7 +580,9 @@ def _what_it_sees(model):
         return f"It hears the first {model['seconds']:g} s of a recording, at {model['rate']:,} samples a second."
     size = model["input_size"]
     height, width = size if isinstance(size, list) else (size, size)
-    return f"It sees {height} × {width} pixels of an image: resized until they are covered, and then the middle."
+    how = {"squeeze": "all of it, squeezed into them", "pad": "all of it, in a frame"}
+    how = how.get(model.get("fit"), "resized until they are covered, and then the middle")
+    return f"It sees {height} × {width} pixels of an image: {how}."
 
 
 def _card_of_inputs(data, class_names, kind):
