@@ -107,17 +107,12 @@ def panel_draw_explorer(features, split, draws, C=1e-3):
 
     Lesson 01. Its static twin is `panel_draw_explorer_static`.
     """
-    import ipywidgets
+    from tlbook.course.controls import Several
 
     groups, labels = features.groups[split.train], features.y[split.train]
-    options = [(f"panel {g}: {labels[groups == g].mean():.0%} defective", int(g)) for g in np.unique(groups)]
-    panels = ipywidgets.SelectMultiple(
-        options=options,
-        value=[g for _, g in options[:4]],
-        rows=8,
-        description="panels",
-        tooltip="labelled panels: choose several with Ctrl or Shift",
-    )
+    known = [int(g) for g in np.unique(groups)]
+    texts = [f"panel {g}: {labels[groups == g].mean():.0%} defective" for g in known]
+    panels = Several(label="labelled panels", values=known, texts=texts, value=known[:4])
     latest = ["", ""]
 
     def show():
