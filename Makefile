@@ -57,8 +57,9 @@ bench-long: .venv/bench.installed
 	$(BIN)/python benchmarks/fine_tuning.py recipes
 	$(BIN)/python benchmarks/fine_tuning.py paper
 	$(BIN)/python benchmarks/league.py
+	$(BIN)/python benchmarks/decisions.py
 
-prove: .venv/test.installed wheelhouse/complete
+prove: .venv/test.installed wheelhouse
 	LESSONS="$(LESSONS)" $(PYTEST) -m prove
 
 book: .venv/book.installed
@@ -67,18 +68,16 @@ book: .venv/book.installed
 slides: .venv/book.installed
 	$(BIN)/python book/build_slides.py
 
-# In the room: python3 -m venv .venv && .venv/bin/pip install --no-index --find-links wheelhouse/ 'tlbook[course]'
-# (same system, same Python). PIP_EXTRA_INDEX_URL may name PyTorch's index of CPU builds: the folder is then a third.
 page: .venv/course.installed
 	rm -rf build/page
 	$(BIN)/python -m tlbook page --out build/page
 
-wheelhouse: wheelhouse/complete
-
-wheelhouse/complete: .venv/course.installed
+# In the room: python3 -m venv .venv && .venv/bin/pip install --no-index --find-links wheelhouse/ 'tlbook[course]'
+# (same system, same Python). PIP_EXTRA_INDEX_URL may name PyTorch's index of CPU builds: the folder is then a third.
+wheelhouse: .venv/course.installed
 	rm -rf wheelhouse
 	$(BIN)/python -m pip wheel --constraint constraints.txt --wheel-dir wheelhouse ".[course]"
-	touch $@
+	touch wheelhouse/complete
 
 notebooks: .venv/course.installed
 	TQDM_DISABLE=1 $(BIN)/python -c "import sys; from tlbook.course.runner import run_course; \

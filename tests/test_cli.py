@@ -329,7 +329,8 @@ def test_a_training_that_was_killed_does_not_keep_its_folder(photos, small, tmp_
 
 
 @pytest.mark.skipif(shutil.which(str(TORCHRUN)) is None, reason="needs torchrun")
-def test_under_torchrun_the_first_process_alone_writes_and_speaks(photos, tmp_path):
+@pytest.mark.parametrize("options", [["--recipe", "head"], ["--lr", "1e-3", "--augment", "none"]], ids=["head", "auto"])
+def test_under_torchrun_the_first_process_alone_writes_and_speaks(options, photos, tmp_path):
     script = tmp_path / "program.py"
     script.write_text(
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
@@ -338,12 +339,13 @@ def test_under_torchrun_the_first_process_alone_writes_and_speaks(photos, tmp_pa
         "from tlbook.cli import app; app()\n"
     )
     command = [TORCHRUN, "--standalone", "--nproc-per-node", "2", script, "finetune", photos]
-    command += ["--recipe", "head", "--epochs", "1", "--out", tmp_path / "m"]
+    command += [*options, "--epochs", "1", "--out", tmp_path / "m"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TLBOOK_CACHE": str(tmp_path / "cache")}
 
     done = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("95 % intervals") == done.stdout.count("see README.md") == 1
+    assert done.stdout.count("what was tried") == ("--lr" in options)
     assert {path.name for path in (tmp_path / "m").iterdir()} == WHOLE
     assert not (tmp_path / "m.checkpoint").exists()
 
@@ -485,6 +487,10 @@ def test_a_model_is_exported_to_the_current_folder_unless_told_otherwise(model, 
         ("finetune {photos} --groups {here}/none --out {here}/m", "No such file"),
         ("finetune {photos} --groups {here}/file --out {here}/m", "must begin with the line path,group"),
         ("finetune {photos} --epochs 0 --out {here}/m", "epochs must be"),
+        ("finetune {photos} --minutes 0 --out {here}/m", "minutes must be above 0"),
+        ("finetune {photos} --recipe head --minutes 5 --out {here}/m", "--minutes is the clock of --recipe auto"),
+        ("finetune {photos} --fit stretch --out {here}/m", "fit must be one of crop, squeeze, pad"),
+        ("finetune {photos} --labels {here}/file --out {here}/m", "must have a first line that names each column"),
     ],
 )
 def test_a_users_mistake_is_one_line(tmp_path, photos, model, small, command, says):

@@ -172,7 +172,8 @@ def test_the_probe_is_said_to_be_as_good_where_it_is(monkeypatch, capsys):
 )
 def test_every_probe_is_a_model_that_predicts_saves_and_loads(kept, monkeypatch, tmp_path):
     monkeypatch.setattr(Search, "_simplest", lambda self, kind=object: kept)
-    found = searched(Auto(minutes=1e-6, folds=2))
+    monkeypatch.setattr(Search, "_cannot_gain", lambda self: "not now")
+    found = searched()
     pool, views = np.sort(np.concatenate([SPLIT.train, SPLIT.val])), ("identity", "hflip")[: 1 + kept.mirrored]
     X = [tl.extract(tiny(), NOISY.subset(pool), stages=kept.stages, views=(v,), precision="float32") for v in views]
     features = replace(
@@ -184,6 +185,12 @@ def test_every_probe_is_a_model_that_predicts_saves_and_loads(kept, monkeypatch,
     (T,) = (row.temperature for row in found.tried if row.kept)
     expected = softmax(np.log(probe.predict_proba(test.X)) / T, 1)
     assert np.abs(found.predict(NOISY.subset(SPLIT.test)) - expected).max() < 1e-4
+    rows, p = found.held_out
+    assert np.array_equal(rows, pool) and p.shape == (len(pool), 2) and np.allclose(p.sum(1), 1)
+    (row,) = (row for row in found.tried if row.kept)
+    n = len(rows)
+    losses = -np.log(p[np.arange(n), NOISY.labels[rows]].clip(1 / (n + 1), n / (n + 1)))
+    assert losses.mean() == pytest.approx(row.log_loss, rel=1e-6)
 
     evaluation = found.save(tmp_path / "model", data=NOISY, split=SPLIT)
     again = tl.load_finetuned(tmp_path / "model")
@@ -243,6 +250,21 @@ def test_a_class_in_one_group_cannot_be_fine_tuned_without_it_and_that_is_said()
     assert found.tried[-1].note == "not tried: c is in one fold alone"
     assert found.tried[0].log_loss < math.log(3)  # of the other classes
     assert found.predict(data).shape == (60, 3)
+
+
+def test_classes_of_one_group_each_cannot_be_judged():
+    data = spots(60, K=3)
+    data = replace(data, groups=data.labels + 0)
+    rows = np.arange(60)
+    with pytest.raises(ValueError, match="C cannot be chosen: in no class are there training rows of two parts"):
+        searched(data=data, split=Split(rows, rows[:0], rows[:0]))
+
+
+def test_the_callers_random_numbers_are_its_own():
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    searched(Auto(minutes=1e-6, folds=2))
+    assert torch.equal(before, torch.get_rng_state())
 
 
 def test_groups_too_few_to_hold_some_out_leave_the_plain_probe_unjudged():

@@ -109,7 +109,10 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
 
 Folder = Annotated[
     Path,
-    typer.Argument(help="A folder with a folder of images, .txt or .wav files for each class; or a CSV file of texts."),
+    typer.Argument(
+        help="A folder with a folder of images, .txt or .wav files for each class; a CSV file of path,label or "
+        "text,label; or an .npz file of images X and labels y."
+    ),
 ]
 Backbone = Annotated[
     str | None,
@@ -119,6 +122,10 @@ Backbone = Annotated[
 ]
 Groups = Annotated[
     Path | None, typer.Option(help="CSV file of path,group: files of a group stay on one side of the split.")
+]
+Fit = Annotated[
+    str | None,
+    typer.Option(help="How images come to their size: crop (to the middle), squeeze, or pad (all of it in a frame)."),
 ]
 Skip = Annotated[bool, typer.Option("--skip", help="Go on without broken files, and say which.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")]
@@ -154,6 +161,7 @@ def extract(
     out: Annotated[Path, typer.Option(help="The file for the features, or a folder for features.safetensors.")],
     backbone: Backbone = None,
     stage: Annotated[str, typer.Option(help="Where to read the features.")] = "final",
+    fit: Fit = None,
     skip: Skip = False,
     force: Force = False,
 ):
@@ -168,16 +176,49 @@ def extract(
     out = out / "features.safetensors" if out.is_dir() else out
     _check_is_free("--out", out, force)
     data = inputs.folder(folder, on_error="skip" if skip else "raise")
-    features = tlbook.extract(_encoder_for(data, backbone), data, stages=(stage,))
+    features = tlbook.extract(_encoder_for(data, backbone, fit), data, stages=(stage,))
     features.save(out)
     typer.echo(f"{out}: {features.X.shape[0]:,} × {features.X.shape[1]:,} features, labels {features.y.shape}")
 
 
-def _encoder_for(data, backbone):
+@app.command()
+def suspect(
+    folder: Folder,
+    out: Annotated[Path | None, typer.Option(help="Write the findings as one HTML page with pictures, too.")] = None,
+    backbone: Backbone = None,
+    groups: Groups = None,
+    skip: Skip = False,
+    force: Force = False,
+):
+    """Would your split flatter you? Look for copies, scenes, files and borders that give the label away.
+
+    The findings are printed, the worst first. The exit status is 1 where one is serious, 0 where none is.
+
+    Example: tlbook suspect photos/ --out suspicions.html
+    """
+    from tlbook import data as inputs
+
+    if out is not None:
+        _check_is_free("--out", out, force)
+    data = inputs.folder(folder, groups=groups, on_error="skip" if skip else "raise")
+    found = tlbook.suspect(data, backbone=backbone)
+    typer.echo(found)
+    if out is not None:
+        found.save(out)
+        typer.echo(f"\n{out}: the findings with pictures")
+    raise typer.Exit(int(bool(found.serious)))
+
+
+def _encoder_for(data, backbone, fit=None):
     """The encoder of a data set's kind of inputs."""
     from tlbook.kinds import load_encoder
 
-    return load_encoder(data.kind, backbone)
+    encoder = load_encoder(data.kind, backbone)
+    if fit is not None:
+        if encoder.kind != "images":
+            raise ValueError(f"--fit is for images, and these are {encoder.kind}: leave it out")
+        encoder.set_fit(fit)
+    return encoder
 
 
 @app.command(cls=_DefaultsOfFinetune)
@@ -195,7 +236,11 @@ def finetune(
     augment: Annotated[
         str | None, typer.Option(help="none, photo (crops, mirrored), flips (four) or dihedral (eight).")
     ] = None,
+    fit: Fit = None,
     groups: Groups = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="CSV file of path,label for the files of the folder; group, weight, split.")
+    ] = None,
     skip: Skip = False,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a training that was interrupted.")] = False,
@@ -204,7 +249,8 @@ def finetune(
 
     A quarter of them is held out to test on, a fifth of the others to choose the epoch. A folder that holds
     {train,val,test}/{a folder for each class} is taken as it is; without val, a fifth of train chooses. A CSV file has
-    a first line with the names of its columns: text, label, and group or part where they are known.
+    a first line with the names of its columns: label, and text, or the path of a file; and group, weight or split
+    (train, val, test) where they are known. An .npz file holds uint8 images X (N, H, W[, 3]) and labels y.
 
     Probes and fine-tunings are compared on held-out folds of all but the test part, the simplest that is as good as the
     best is kept, and it is tested once.
@@ -219,15 +265,21 @@ def finetune(
 
         def begin():
             reserved.enter_context(_reserve(out, folder, checkpoint, resume))
-            return _data_and_split(folder, groups, skip, seed, augment)
+            return _data_and_split(folder, groups, labels, skip, seed, augment)
 
         data, split = _from_first(group, begin)
+        if recipe != "auto" and ctx.get_parameter_source("minutes").name == "COMMANDLINE":
+            raise ValueError(
+                f"--minutes is the clock of --recipe auto, and the recipe is {recipe}: leave one of them out"
+            )
         recipe = tlbook.recipes.Auto(minutes=minutes, photo=augment != "none") if recipe == "auto" else recipe
         options = {"recipe": recipe, "epochs": epochs, "lr": lr, "augment": None if augment == "none" else augment}
+        if "weight" in data.columns:
+            options["objective"] = tlbook.Objective(sample_weight=data.columns["weight"])
         options = {name: value for name, value in options.items() if value is not None}
         with _going_on_made_clear(checkpoint) if group.is_first else nullcontext():
             found = tlbook.finetune(
-                _encoder_for(data, backbone),
+                _encoder_for(data, backbone, fit),
                 data,
                 split,
                 **options,
@@ -329,13 +381,13 @@ def _lock_open(file):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def _data_and_split(folder, groups, skip, seed, augment):
+def _data_and_split(folder, groups, labels, skip, seed, augment):
     """The examples and their parts: those that the folder has, or drawn by group or at random."""
     from tlbook import data as inputs
 
     if augment not in (None, "none", "photo", "flips", "dihedral"):
         raise ValueError(f"--augment must be none, photo, flips or dihedral, got {augment!r}")
-    data = inputs.folder(folder, groups=groups, on_error="skip" if skip else "raise")
+    data = inputs.folder(folder, groups=groups, labels=labels, on_error="skip" if skip else "raise")
     by = "given" if "part" in data.columns else "random" if data.groups is None else "group"
     split = data.split(by=by, seed=seed)
     pairs = inputs.near_duplicates(data, split)
@@ -400,22 +452,49 @@ def predict(
     model: Annotated[Path, typer.Argument(help="A folder that tlbook finetune wrote.")],
     images: Annotated[Path, typer.Argument(help="A file such as the model takes, or a folder of them.")],
     csv: Annotated[Path, typer.Option(help="The file for one line per file, in UTF-8.")],
+    cost: Annotated[
+        list[str] | None, typer.Option(help="CLASS=PRICE: what it costs to miss one of that class; 1 unless given.")
+    ] = None,
     skip: Skip = False,
     force: Force = False,
 ):
     """Say of each image, text or sound which class it is, with the probability of every class.
 
-    Example: tlbook predict model/ new/ --csv out.csv
+    A model that was saved with validation examples also says which classes cannot be excluded ("set") and which share
+    of those examples was as unlike the training examples ("known": below .05 it may be none of the classes). Its
+    probabilities are calibrated. With prices the class is the one of the lowest expected cost.
+
+    Example: tlbook predict model/ new/ --csv out.csv --cost defective=10
     """
     from tlbook.kinds import KINDS
     from tlbook.training.classifier import load_finetuned
 
     _check_is_free("--csv", csv, force)
     found = load_finetuned(model)
-    kind = KINDS[found.model.kind]
+    kind, prices = KINDS[found.model.kind], _prices(cost)
     paths = _files_of(images, skip, kind)
-    _write_csv(csv, paths, found.predict(paths), found.class_names)
+    if found.decider is None and not prices:
+        p = found.predict(paths)
+        rows = [[found.class_names[row.argmax()], *row] for row in p]
+    else:
+        rows = [
+            [row["class"], *(row[str(name)] for name in found.class_names), " ".join(row["set"]), row["known"]]
+            for row in found.decide(paths, costs=prices)
+        ]
+    _write_csv(csv, paths, rows, [*found.class_names, *(["set", "known"] if found.decider else [])])
     typer.echo(f"{csv}: {len(paths):,} {kind.name}")
+
+
+def _prices(costs):
+    """{class: price} of ["class=price", …]."""
+    prices = {}
+    for words in costs or []:
+        name, _, price = words.rpartition("=")
+        try:
+            prices[name] = float(price)
+        except ValueError:
+            raise ValueError(f"--cost must be CLASS=PRICE, such as defective=10, got {words!r}") from None
+    return prices
 
 
 def _files_of(path, skip, kind):
@@ -438,7 +517,8 @@ def _files_of(path, skip, kind):
     return list(good)
 
 
-def _write_csv(path, images, probabilities, class_names):
+def _write_csv(path, images, rows, names):
+    """A line for each image: its path, the class, and a value for each of ``names``."""
     from csv import writer
 
     from tlbook import cache
@@ -447,11 +527,11 @@ def _write_csv(path, images, probabilities, class_names):
         cache.atomic(path) as part,
         part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,  # names as the disk has them
     ):
-        rows = writer(file)
-        rows.writerow(["path", "class", *class_names])
-        rows.writerows(
-            [str(image), class_names[p.argmax()], *(f"{value:.6f}" for value in p)]
-            for image, p in zip(images, probabilities, strict=True)
+        lines = writer(file)
+        lines.writerow(["path", "class", *names])
+        lines.writerows(
+            [str(image), answer, *(value if isinstance(value, str) else f"{value:.6f}" for value in values)]
+            for image, (answer, *values) in zip(images, rows, strict=True)
         )
 
 

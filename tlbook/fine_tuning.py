@@ -215,7 +215,7 @@ def finetune(
             pulls towards 0, is switched off for them.
         epochs: passes over the training part.
         lr: of the deepest stage, after the warm-up and before the cosine; None takes the recipe's own (on small data
-            sets: ``benchmarks/results/small_data.json``).
+            sets: ``benchmarks/results/small_data.json``); of "auto", the only one that is tried.
         batch_size: examples a step, over all processes.
         accumulate: parts in which each process takes its share of a batch, one after the other, to save memory.
         clip: the largest norm of a step's gradient; None for none.
@@ -249,13 +249,14 @@ def finetune(
     recipe, objective = recipe_of(recipe), Objective() if objective is None else objective
     if not isinstance(objective, Objective):
         raise ValueError(f"objective must be a tl.Objective or None, got {objective!r}")
-    no_lr, lr = lr is None, recipe.lr if lr is None else lr
+    if isinstance(recipe, Auto) and lr is not None:
+        recipe = replace(recipe, rates=(lr,))
+    lr = recipe.lr if lr is None else lr
     settings = Settings(epochs, lr, batch_size, accumulate, clip, augment, store_prefix, seed)
-    if isinstance(recipe, Auto):
-        recipe = recipe if no_lr else replace(recipe, rates=(lr,))
-        fit = partial(finetune, backbone, data, objective=objective, precision=precision, **asdict(settings))
-        return _in_hand(Search(fit, backbone, data, split, recipe, objective, settings, checkpoint, resume).run())
     with torch.random.fork_rng([backbone.device] if backbone.device.type == "cuda" else []):
+        if isinstance(recipe, Auto):
+            fit = partial(finetune, backbone, data, objective=objective, precision=precision, **asdict(settings))
+            return _in_hand(Search(fit, backbone, data, split, recipe, objective, settings, checkpoint, resume).run())
         start = {"precision": precision, "checkpoint": checkpoint, "resume": resume}
         run = Run(backbone, data, split, recipe, objective, settings, **start)
         with memory_kept(run.device), one_ctrl_c(run.interrupts):

@@ -31,7 +31,6 @@ import torch
 from scipy.optimize import minimize_scalar
 from scipy.special import softmax
 from scipy.stats import t
-from torch import nn
 
 from tlbook import processes, progress
 from tlbook.data import Split
@@ -43,7 +42,7 @@ from tlbook.table import Table
 from tlbook.training import checkpoints
 from tlbook.training.classifier import FineTuned
 from tlbook.training.recipes import LPFT
-from tlbook.training.run import check_split, mean_and_error, one_ctrl_c, set_head
+from tlbook.training.run import check_split, mean_and_error, one_ctrl_c, set_head, state_of
 from tlbook.training.tried import Tried
 
 NONE = np.zeros(0, np.int64)
@@ -84,6 +83,7 @@ class Search:
 
     Attributes:
         pool: what may be learned from: positions in the data, train and val together.
+        stages: that probes look at: one in the middle, and "final".
         folds: splits of ``range(len(pool))``. judged: which of these examples each candidate predicts.
         held_out: {candidate: (n, K) probabilities of the pool, each from a fit without it, with the temperature}.
         tried: a `Tried` for each candidate.
@@ -99,6 +99,8 @@ class Search:
         copy.deepcopy(backbone).fit_to(read_input(data, int(self.pool[0])))  # or an error, before anything is computed
         self.part = data.subset(self.pool)
         self.weight = objective.weights(data, self.pool)[self.pool].astype(np.float64)
+        stages = list(backbone.stages)
+        self.stages = tuple(dict.fromkeys([stages[round(MIDDLE * (len(stages) - 1))], "final"]))
         self.features, self.held_out, self.tried = {}, {}, []
         self.folds, self.judged, self.why_not = self._folds()
 
@@ -127,7 +129,8 @@ class Search:
         temperature = next((row.temperature for row in self.tried if row.name == str(kept)), 1.0)
         cool_head(found.model, temperature)
         self.tried = [replace(row, kept=row.name == str(kept)) for row in self.tried]
-        return replace(found, tried=tuple(self.tried), stopped=stopped or found.stopped)
+        held_out = (self.pool[self.judged], self.held_out[kept][self.judged]) if kept in self.held_out else None
+        return replace(found, tried=tuple(self.tried), held_out=held_out, stopped=stopped or found.stopped)
 
     # What is compared, and how
 
@@ -142,16 +145,15 @@ class Search:
         judged = np.zeros(len(part), bool)
         for fold in folds:  # a class that no other fold has cannot be predicted by anything
             judged[fold.test] = np.bincount(part.labels[fold.train], minlength=K)[part.labels[fold.test]] > 0
-        return folds, judged, ""
+        alone = "" if judged.any() else f"each class is in one of the {what} alone: none can be held out"
+        return folds, judged, alone
 
     def _candidates(self):
         """The candidates in the order in which they are tried: what costs least first, then what promises most."""
-        stages = list(self.backbone.stages)
-        middle = stages[round(MIDDLE * (len(stages) - 1))]
         yield Probe()
-        if middle != "final":
-            yield Probe((middle,))
-            yield Probe((middle, "final"))
+        if len(self.stages) > 1:
+            yield Probe(self.stages[:1])
+            yield Probe(self.stages)
         if self.backbone.kind == "images" and "hflip" in self.backbone.views:
             yield Probe(mirrored=True)
         for lr in self.recipe.rates:
@@ -179,7 +181,7 @@ class Search:
         rows, losses = self.judged, self._losses(candidate)
         mean, error = self._mean_and_error(losses)
         units = losses if self.part.groups is None else np.unique(self.part.groups[rows])
-        reach = error * t.ppf(0.975, len(units) - 1)
+        reach = error * t.ppf(0.975, max(1, len(units) - 1))
         p, y = self.held_out[candidate][rows], self.part.labels[rows]
         auc = evaluate(p, y, sample_weight=self.weight[rows], resamples=1).auc
         return replace(row, log_loss=float(mean), low=float(max(0, mean - reach)), high=float(mean + reach), auc=auc)
@@ -232,7 +234,7 @@ class Search:
     def _features_of(self, candidate):
         """`Features` of the pool, and below them, for a candidate that sees mirror images, those of these."""
         if candidate not in self.features:
-            shown = self._extract(candidate.stages, "identity")
+            shown = self._extract(self.stages, "identity").select(*candidate.stages)  # one pass for all stages
             if candidate.mirrored:
                 mirror = self._extract(candidate.stages, "hflip")
                 groups = np.arange(len(self.pool)) if shown.groups is None else shown.groups  # an image, and its mirror
@@ -263,13 +265,11 @@ class Search:
     def _fit_probe_to_all(self, candidate):
         """The probe of train and val, as the head of a copy of the backbone."""
         model = copy.deepcopy(self.backbone)
-        torch.manual_seed(self.settings.seed)
         model.reset_head(len(self.data.class_names), candidate.stages)
         model.fit_to(read_input(self.data, int(self.pool[0])))
         set_head(model, self._fit_probe(candidate, np.arange(len(self.pool))))
-        start = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
         history = Table([{"epoch": 0, "stages": 0, "lr": 0.0} | dict.fromkeys(_NOT_MEASURED, math.nan)])
-        return FineTuned(model.eval(), history, 0, tuple(self.data.class_names), start)
+        return FineTuned(model.eval(), history, 0, tuple(self.data.class_names), state_of(model))
 
     # Fine-tuning
 
@@ -296,6 +296,7 @@ class Search:
             if not progress.in_notebook():
                 raise
             raise _Stopped from None
+        pressed = self.processes.sum(torch.tensor(len(pressed))) > 0  # in any of the processes
         if found.stopped == "Ctrl-C" or pressed and name != "all":
             raise _Stopped
         if found.stopped:
@@ -347,15 +348,13 @@ class Search:
         """How long a step of fine-tuning takes, measured once: the second of two, of a copy."""
         if not hasattr(self, "step_seconds"):
             rows = self.pool[: self.settings.batch_size]
-            model = copy.deepcopy(self.backbone)
+            model = copy.deepcopy(self.backbone).eval()
             model.reset_head(len(self.data.class_names))
             batch = model.prepare([read_input(self.data, int(i)) for i in rows])
-            for module in (m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)):
-                module.eval()
             for _ in range(2):
                 began = time.monotonic()
                 model(batch).float().logsumexp(1).sum().backward()
-                next(model.parameters()).grad.sum().item()  # waits for the device
+                model.head.weight.grad.sum().item()  # waits for the device
             self.step_seconds = (time.monotonic() - began) * self.settings.batch_size / len(rows)
         return self.step_seconds
 
@@ -403,6 +402,12 @@ class Search:
             self._say("Whether fine-tuning is better was not measured: see the rows above")
         elif isinstance(kept, Probe):
             self._say("The probe is as good as fine-tuning here")
+        else:
+            probe = self._best([c for c in self.held_out if isinstance(c, Probe)])
+            of = {row.name: row.log_loss for row in self.tried}
+            self._say(
+                f"Fine-tuning is better here: a log loss of {of[str(kept)]:.3f}, and {of[str(probe)]:.3f} of {probe}"
+            )
 
 
 def tempered(p, T):
