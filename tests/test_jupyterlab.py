@@ -166,7 +166,7 @@ def move(tab, cell, key, control):
         ("threshold", "input[type=range] >> nth=0", "ArrowRight", "of the defects missed"),
         ("threshold", "input[type=range] >> nth=1", "ArrowRight", "of the defects missed"),
         ("panel draws", "select", "Shift+ArrowDown", "panels, "),
-        ("embedding", "svg", "ArrowRight", "nearest: "),
+        ("embedding", ".tlbook-control svg", "ArrowRight", "nearest: "),
     ],
 )
 def test_every_widget_is_moved_by_keyboard_and_says_what_came_of_it(tab, name, control, key, says):
@@ -190,7 +190,7 @@ def test_every_widget_is_moved_by_keyboard_and_says_what_came_of_it(tab, name, c
 
 def test_every_control_has_a_name_and_a_spoken_value(tab):
     for name in WIDGETS:
-        controls = widget(tab, name).locator("input:visible, select:visible")
+        controls = widget(tab, name).locator(".tlbook-control :is(input, select, svg)")
         assert controls.count()
         for i in range(controls.count()):
             control = controls.nth(i)
