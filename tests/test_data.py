@@ -490,7 +490,7 @@ def stream():
         (
             lambda: [{"picture": 1, "label": 0}],
             ValueError,
-            "has 'picture', 'label', and which are input and label cannot",
+            "which are input and label cannot be told",
         ),
         (lambda: {"good": 1}, TypeError, r"must be a pair \(input, label\), or a dict, got dict"),
     ],
