@@ -1,3 +1,6 @@
+// A page that is opened as a file may not read other files, so the search shows titles without excerpts there.
+if (location.protocol === "file:" && typeof DOCUMENTATION_OPTIONS !== "undefined") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
+
 document.addEventListener("DOMContentLoaded", () => {
   // What a lesson says of an answer opens with the answer.
   for (const seen of document.querySelectorAll("details.seen")) {

@@ -9,6 +9,7 @@ links to files of the repository become links to pages. Sphinx does the rest (co
 """
 
 import argparse
+import html
 import os
 import re
 import shutil
@@ -30,6 +31,7 @@ BET, OUTCOME = (
 )
 PREDICT = re.compile(r"\*(?:Predict first|Bet)\b")
 DETAILS = re.compile(r"<details><summary>(.*?)</summary>(\S.*?)</details>")  # on one line: Markdown in it is not read
+MOVED = "<p><small>Moved by hand"  # what a notebook says below a widget; `static` says it for the book
 PAGES = {  # a link to a file of the repository -> the page that has it
     "../README.md": "index.md",
     "../GLOSSARY.md": "glossary.md",
@@ -40,7 +42,7 @@ PAGES = {  # a link to a file of the repository -> the page that has it
 }
 API = {  # the modules of the package, by what they are for
     "The three operators": ["feature_extraction", "fine_tuning", "parameter_transfer", "lora"],
-    "What goes in": ["data", "splits", "backbones", "encoder", "text", "speech", "adaptation"],
+    "What goes in": ["data", "backbones", "encoder", "text", "speech", "adaptation"],
     "What comes out": ["probes", "evaluation", "ranking", "plots"],
     "Training": ["training.recipes", "training.trainable", "training.classifier"],
     "The ground": ["device", "cache"],
@@ -130,7 +132,7 @@ def page(notebook):
                 cell.source = fold_first_paragraphs(cell.source)
             continue
         cell.source = cell.source.replace("# NBVAL_CHECK_OUTPUT\n", "")
-        cell.outputs = [static(output, state) for output in cell.outputs]
+        cell.outputs = [static(output, state) for output in cell.outputs if MOVED not in str(output.get("data", ""))]
         tags = cell.metadata.setdefault("tags", [])
         if "setup" in tags:
             fold(cell, "hide-cell", "Set-up, the same in every lesson")
@@ -194,11 +196,16 @@ def static(output, state):
 
 
 def leaves(key, state):
-    """The HTML of a widget's children, from top to bottom."""
+    """The HTML of a widget's children, from top to bottom: what is shown, and what each control was set to."""
     model = state[key]
+    traits = model["state"]
     if model["model_name"] == "HTMLModel":
-        yield model["state"].get("value", "")
-    for child in model["state"].get("children", ()):
+        yield traits.get("value", "")
+    elif traits.get("kind") == "status":
+        yield f"<pre>{html.escape(traits['value'])}</pre>"
+    elif traits.get("label") and "value" in traits:
+        yield f"<p>{html.escape(traits['label'])}: <b>{html.escape(str(traits['value']))}</b></p>"
+    for child in traits.get("children", ()):
         yield from leaves(child.removeprefix("IPY_MODEL_"), state)
 
 
@@ -206,6 +213,7 @@ def relink(text):
     """Links to files of the repository become links to pages of the book."""
     for path, name in PAGES.items():
         text = text.replace(f"]({path}", f"]({name}")
+    text = re.sub(r"^(- .*?)(https://\S+)$", r"\1<\2>", text, flags=re.MULTILINE)  # the list of references
     text = text.replace("](LICENSE-prose.md)", "](LICENSE-prose.txt)").replace("](LICENSE)", "](LICENSE.txt)")
     return text.replace("](notebooks/", "](")
 
@@ -223,7 +231,7 @@ def glossary():
 
 def printable(site):
     """Write print.html, all lessons and the glossary on one page with nothing folded; return its path."""
-    chapters, style = [], ""
+    chapters, style, scripts = [], "", ""
     for path in [*frame.lessons(), Path("glossary.md")]:
         text = (site / f"{path.stem}.html").read_text(encoding="utf-8")
         body = re.search(r'<article class="bd-article">(.*?)</article>', text, re.DOTALL)[1]
@@ -231,7 +239,7 @@ def printable(site):
         body = re.sub(r' id="[^"]*"', "", body).replace("<details", "<details open")
         chapters.append(f'<section class="chapter" id="{path.stem}">{body}</section>')
         style = style or "\n".join(re.findall(r"<link [^>]*(?:pygments|mystnb|book)[^>]*\.css[^>]*>", text))
-        scripts = "\n".join(
+        scripts = scripts or "\n".join(
             re.findall(r"<script>window\.MathJax.*?</script>|<script [^>]*tex-svg[^>]*></script>", text)
         )
     names = "|".join([*(path.stem for path in frame.lessons()), "glossary"])

@@ -26,11 +26,12 @@ add_module_names = False
 
 # Mathematics in one file, and no menu that would load others
 mathjax_path = "tex-svg.js"
-mathjax_config = {"options": {"enableMenu": False}, "svg": {"fontCache": "global"}}
+mathjax3_config = {"options": {"enableMenu": False}, "svg": {"fontCache": "global"}}
 
 html_theme = "sphinx_book_theme"
 html_title = project
 html_css_files, html_js_files = ["book.css"], ["book.js"]
+html_context = {"default_mode": "auto"}  # light or dark, as the reader's system is
 html_show_sourcelink = False
 html_copy_source = False
 html_theme_options = {
@@ -55,7 +56,7 @@ class SearchEnglishAndChinese(SearchEnglish):
     """English words by their stems, Chinese by every pair of neighbouring signs: 骨干网络 is 骨干, 干网, 网络."""
 
     lang = "en-zh"
-    language_name = "English and Chinese"
+    language_name = "English"  # it names the stemmer in JavaScript
     han = re.compile(r"[\u3400-\u9fff]+")
     js_splitter_code = r"""
 function splitQuery(query) {

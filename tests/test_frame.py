@@ -37,7 +37,7 @@ def text(notebook):
 
 def bold(notebook):
     spans = BOLD.findall(re.sub(r"```.*?```|\$\$.*?\$\$", "", text(notebook), flags=re.DOTALL))
-    return [span for span in spans if span not in LABELS and not re.fullmatch(r"\d\d\.\d", span)]
+    return [span for span in spans if span not in LABELS and not re.fullmatch(r"\d\d\.\d+", span)]
 
 
 def forms(entry):

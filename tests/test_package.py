@@ -65,6 +65,12 @@ CONTRACT = {  # the parameters of public functions, in order: lessons, the comma
     "record": "lesson method evaluation trained seconds",
     "scorecard": "until",
     "doctor": "",
+    "page.write": "folder model",
+    "suspect": "data backbone stage features seed",
+    "decisions.temperature": "probabilities labels sample_weight",
+    "decisions.least_cost": "probabilities costs",
+    "decisions.conformal_limit": "scores coverage groups",
+    "decisions.fit": "probabilities labels X bank groups coverage far seed",
     "data.solar_cells": "size",
     "data.news": "",
     "data.spoken_digits": "label download",
@@ -104,7 +110,9 @@ def test_no_line_of_the_public_contract_is_lost(name):
         "feature_extraction.Features": "X y groups blocks save",
         "probes.Probe": "predict_proba evaluate C coef path",
         "evaluation.Evaluation": "accuracy balanced_accuracy auc log_loss interval baselines",
-        "training.classifier.FineTuned": "model history predict evaluate save export finished tried held_out",
+        "training.classifier.FineTuned": (
+            "model history predict decide evaluate save export finished decider tried held_out"
+        ),
         "named_tensors.TransferReport": "copied reshaped initialised unused",
         "parameter_transfer.TaskVector": "apply",
         "data.Dataset": "labels class_names groups columns fingerprint subset split folds",

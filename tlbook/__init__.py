@@ -41,13 +41,14 @@ _HOME = {  # public name -> the module that defines it
     "record": "course.score_card",
     "scorecard": "course.score_card",
     "doctor": "course.doctor",
+    "suspect": "leaks",
 }
 _MODULES = {
     **{
         name: name
-        for name in ("adaptation", "cache", "data", "device", "fine_tuning", "lora", "page", "plots", "ranking")
+        for name in ("adaptation", "cache", "data", "decisions", "device", "fine_tuning", "lora", "page", "plots")
     },
-    **{name: name for name in ("speech", "text")},
+    **{name: name for name in ("ranking", "speech", "text")},
     "recipes": "training.recipes",
     "exercises": "course.exercises",
     "widgets": "course.widgets",

@@ -3,6 +3,7 @@
 from tlbook import adaptation as adaptation
 from tlbook import cache as cache
 from tlbook import data as data
+from tlbook import decisions as decisions
 from tlbook import device as device
 from tlbook import fine_tuning as fine_tuning
 from tlbook import lora as lora
@@ -32,6 +33,7 @@ from tlbook.feature_extraction import load_features as load_features
 from tlbook.fine_tuning import Objective as Objective
 from tlbook.fine_tuning import distill as distill
 from tlbook.fine_tuning import finetune as finetune
+from tlbook.leaks import suspect as suspect
 from tlbook.parameter_transfer import TaskVector as TaskVector
 from tlbook.parameter_transfer import interpolate as interpolate
 from tlbook.parameter_transfer import recalibrate_batchnorm as recalibrate_batchnorm

@@ -181,6 +181,34 @@ def extract(
     typer.echo(f"{out}: {features.X.shape[0]:,} × {features.X.shape[1]:,} features, labels {features.y.shape}")
 
 
+@app.command()
+def suspect(
+    folder: Folder,
+    out: Annotated[Path | None, typer.Option(help="Write the findings as one HTML page with pictures, too.")] = None,
+    backbone: Backbone = None,
+    groups: Groups = None,
+    skip: Skip = False,
+    force: Force = False,
+):
+    """Would your split flatter you? Look for copies, scenes, files and borders that give the label away.
+
+    The findings are printed, the worst first. The exit status is 1 where one is serious, 0 where none is.
+
+    Example: tlbook suspect photos/ --out suspicions.html
+    """
+    from tlbook import data as inputs
+
+    if out is not None:
+        _check_is_free("--out", out, force)
+    data = inputs.folder(folder, groups=groups, on_error="skip" if skip else "raise")
+    found = tlbook.suspect(data, backbone=backbone)
+    typer.echo(found)
+    if out is not None:
+        found.save(out)
+        typer.echo(f"\n{out}: the findings with pictures")
+    raise typer.Exit(int(bool(found.serious)))
+
+
 def _encoder_for(data, backbone, fit=None):
     """The encoder of a data set's kind of inputs."""
     from tlbook.kinds import load_encoder
@@ -424,22 +452,49 @@ def predict(
     model: Annotated[Path, typer.Argument(help="A folder that tlbook finetune wrote.")],
     images: Annotated[Path, typer.Argument(help="A file such as the model takes, or a folder of them.")],
     csv: Annotated[Path, typer.Option(help="The file for one line per file, in UTF-8.")],
+    cost: Annotated[
+        list[str] | None, typer.Option(help="CLASS=PRICE: what it costs to miss one of that class; 1 unless given.")
+    ] = None,
     skip: Skip = False,
     force: Force = False,
 ):
     """Say of each image, text or sound which class it is, with the probability of every class.
 
-    Example: tlbook predict model/ new/ --csv out.csv
+    A model that was saved with validation examples also says which classes cannot be excluded ("set") and which share
+    of those examples was as unlike the training examples ("known": below .05 it may be none of the classes). Its
+    probabilities are calibrated. With prices the class is the one of the lowest expected cost.
+
+    Example: tlbook predict model/ new/ --csv out.csv --cost defective=10
     """
     from tlbook.kinds import KINDS
     from tlbook.training.classifier import load_finetuned
 
     _check_is_free("--csv", csv, force)
     found = load_finetuned(model)
-    kind = KINDS[found.model.kind]
+    kind, prices = KINDS[found.model.kind], _prices(cost)
     paths = _files_of(images, skip, kind)
-    _write_csv(csv, paths, found.predict(paths), found.class_names)
+    if found.decider is None and not prices:
+        p = found.predict(paths)
+        rows = [[found.class_names[row.argmax()], *row] for row in p]
+    else:
+        rows = [
+            [row["class"], *(row[str(name)] for name in found.class_names), " ".join(row["set"]), row["known"]]
+            for row in found.decide(paths, costs=prices)
+        ]
+    _write_csv(csv, paths, rows, [*found.class_names, *(["set", "known"] if found.decider else [])])
     typer.echo(f"{csv}: {len(paths):,} {kind.name}")
+
+
+def _prices(costs):
+    """{class: price} of ["class=price", …]."""
+    prices = {}
+    for words in costs or []:
+        name, _, price = words.rpartition("=")
+        try:
+            prices[name] = float(price)
+        except ValueError:
+            raise ValueError(f"--cost must be CLASS=PRICE, such as defective=10, got {words!r}") from None
+    return prices
 
 
 def _files_of(path, skip, kind):
@@ -462,7 +517,8 @@ def _files_of(path, skip, kind):
     return list(good)
 
 
-def _write_csv(path, images, probabilities, class_names):
+def _write_csv(path, images, rows, names):
+    """A line for each image: its path, the class, and a value for each of ``names``."""
     from csv import writer
 
     from tlbook import cache
@@ -471,11 +527,11 @@ def _write_csv(path, images, probabilities, class_names):
         cache.atomic(path) as part,
         part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,  # names as the disk has them
     ):
-        rows = writer(file)
-        rows.writerow(["path", "class", *class_names])
-        rows.writerows(
-            [str(image), class_names[p.argmax()], *(f"{value:.6f}" for value in p)]
-            for image, p in zip(images, probabilities, strict=True)
+        lines = writer(file)
+        lines.writerow(["path", "class", *names])
+        lines.writerows(
+            [str(image), answer, *(value if isinstance(value, str) else f"{value:.6f}" for value in values)]
+            for image, (answer, *values) in zip(images, rows, strict=True)
         )
 
 

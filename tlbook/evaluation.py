@@ -257,8 +257,8 @@ def _effective_number(w, groups):
     return w.sum() ** 2 / (w**2).sum()
 
 
-def _interval(draws, n):
-    """(low, high), a 95 % interval from bootstrap draws of ``n`` groups.
+def _interval(draws, n, level=0.95):
+    """(low, high), a 95 % interval (or of another ``level``) from bootstrap draws of ``n`` groups.
 
     Draws of n groups vary too little, by √((n − 1)/n), and their quantiles take the deviation for known. So the tails
     are not those of ±1.96 but of ±√(n/(n − 1)) times Student's t: the expanded percentile interval (Hesterberg, 2015,
@@ -267,7 +267,7 @@ def _interval(draws, n):
     draws = draws[~np.isnan(draws)]
     if not len(draws) or n <= 1:
         return np.nan, np.nan
-    tail = norm.cdf(np.sqrt(n / (n - 1)) * t.ppf(0.025, n - 1))
+    tail = norm.cdf(np.sqrt(n / (n - 1)) * t.ppf((1 - level) / 2, n - 1))
     return tuple(np.quantile(draws, [tail, 1 - tail]).tolist())
 
 

@@ -9,7 +9,7 @@ import re
 import shutil
 import warnings
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from uuid import uuid4
@@ -18,14 +18,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from tlbook import cache, images, progress
+from tlbook import cache, decisions, images, progress
 from tlbook.data import Dataset
 from tlbook.device import memory_kept
 from tlbook.evaluation import METRICS, evaluate
+from tlbook.forward import in_eval_mode, outputs
 from tlbook.kinds import KINDS
 from tlbook.loading import eval_batch_size, load
 from tlbook.table import Table
-from tlbook.training import checkpoints
+from tlbook.training import checkpoints, deciding
 from tlbook.training.onnx_file import write_onnx
 from tlbook.training.run import probabilities, whole_number
 from tlbook.training.tried import Tried
@@ -45,9 +46,10 @@ class FineTuned:
         class_names: the K names.
         start: {name: tensor}, θ⁰ with the head it began with; None where loaded from disk.
         stopped: why the training ended before its last epoch: "", "Ctrl-C", or how the loss diverged and what to try.
+        tried: with the recipe "auto" a `tlbook.training.tried.Tried` for each candidate; else empty.
+        decider: what `decide` uses: the `tlbook.decisions.Decider` of a saved classifier. None where it has none.
         held_out: (n positions in the data, (n, K) probabilities of these from fits that did not see them), or None:
             then the validation part is what it was not trained on.
-        tried: with the recipe "auto" a `tlbook.training.tried.Tried` for each candidate; else empty.
     """
 
     model: nn.Module = field(repr=False)
@@ -56,8 +58,9 @@ class FineTuned:
     class_names: tuple
     start: dict | None = field(default=None, repr=False)
     stopped: str = ""
-    held_out: tuple | None = field(default=None, repr=False)
     tried: tuple = ()
+    decider: object = field(default=None, repr=False)
+    held_out: tuple | None = field(default=None, repr=False)
 
     @property
     def finished(self):
@@ -76,6 +79,62 @@ class FineTuned:
             ValueError: an image that cannot be read, a folder without images, an empty list, a batch_size that is no
                 whole number above 0. FileNotFoundError: no such path.
         """
+        return self._through(lambda x, n: probabilities(self.model, x, len(self.class_names), n), inputs, batch_size)
+
+    def probabilities_and_features(self, inputs, *, batch_size=None):
+        """Return what `predict` does, and (N, D) float32 features of the last stage, from one forward pass."""
+        K, network = len(self.class_names), deciding.Both(self.model)
+
+        def both(x, n):
+            with in_eval_mode(self.model):
+                return torch.cat([z.cpu() for z in outputs(network, x, n, "float32")])
+
+        z = self._through(both, inputs, batch_size)
+        return z[:, :K].double().softmax(1).numpy(), z[:, K:].float().numpy()
+
+    def decide(self, inputs, *, costs=None, batch_size=None):
+        """Say of each input which class it is, how likely, which others cannot be excluded, and whether it is known.
+
+        Args:
+            inputs: as of `predict`. costs: {class name: the price of missing one of that class}; 1 where left out. The
+                answer is the class of the lowest expected cost, without costs the likeliest.
+
+        Returns:
+            Table, a row for each input: class, probability (calibrated, of every class, by its name), set (the names of
+            the classes that hold the true one with the coverage promised) and known: the share of the examples it was
+            calibrated on that are as far from those it was trained on. Below .05 it may be none of the classes.
+
+        Raises:
+            ValueError: it was saved without validation examples; no such class; a price that is not above 0.
+
+        Appendix on decisions; `tlbook.decisions`.
+        """
+        price = self._prices(costs)
+        if self.decider is None:
+            raise ValueError(
+                "it has nothing to decide by: save it with data and a split of enough validation examples and load it, "
+                "or use predict"
+            )
+        p, X = self.probabilities_and_features(inputs, batch_size=batch_size)
+        p = self.decider.probabilities(p)
+        answers, members, known = decisions.least_cost(p, price), self.decider.sets(p), self.decider.known(X)
+        names = list(map(str, self.class_names))
+        return Table(
+            {"class": names[k], **dict(zip(names, map(float, row), strict=True))}
+            | {"set": [name for name, is_in in zip(names, of, strict=True) if is_in], "known": float(share)}
+            for k, row, of, share in zip(answers, p, members, known, strict=True)
+        )
+
+    def _prices(self, costs):
+        """(K,) the price of missing each class."""
+        names, costs = list(map(str, self.class_names)), costs or {}
+        unknown = [name for name in costs if name not in names]
+        if unknown:
+            raise ValueError(f"costs names {unknown[0]!r}, and the classes are {', '.join(names)}")
+        return np.array([float(costs.get(name, 1.0)) for name in names])
+
+    def _through(self, compute, inputs, batch_size):
+        """What ``compute`` makes of prepared batches of the inputs and their number."""
         size = eval_batch_size(self.model.device) if batch_size is None else whole_number("batch_size", batch_size, 1)
         if isinstance(inputs, Dataset):
             data = inputs
@@ -84,12 +143,8 @@ class FineTuned:
             data = Dataset(inputs, np.zeros(len(inputs), int), self.class_names)
         batches = [range(i, min(i + size, len(data))) for i in range(0, len(data), size)]
         with memory_kept(self.model.device), closing(load(data, batches, [self.model])) as loaded:
-            return probabilities(
-                self.model,
-                (x for (x,) in progress.track(loaded, len(batches), "predicting", " batches")),
-                len(self.class_names),
-                len(data),
-            )
+            shown = (x for (x,) in progress.track(loaded, len(batches), "predicting", " batches"))
+            return compute(shown, len(data))
 
     def evaluate(self, data, index):
         """Score the examples at ``index``: a `tlbook.evaluation.Evaluation` with intervals by group."""
@@ -136,6 +191,7 @@ class FineTuned:
                 about["data"] = _attempt("what is known of the images", _facts_of, data, split)
                 evaluation = self._score(data, split, part)
                 about["scores"] = _scores_of(evaluation)
+                about["decisions"] = _attempt("what it decides by", self._save_decider, data, split, part)
             (part / _ABOUT).write_bytes(_utf8(json.dumps(_as_json(about), indent=1, ensure_ascii=False) + "\n"))
             _attempt("README.md", _write_card, part)
         return evaluation
@@ -183,6 +239,20 @@ class FineTuned:
             seen = np.intersect1d(split.test, np.concatenate([split.train, split.val]))
             if len(seen):
                 raise ValueError(f"example {seen[0]:.0f} of split.test is in train or val too ({len(seen)} such)")
+
+    def _save_decider(self, data, split, folder):
+        """Fit the Decider, write it, and say what it promises and reaches; None where there is too little to fit on."""
+        decider = deciding.fit_decider(self, data, split)
+        if decider is None:
+            return None
+        deciding.write(decider, folder)
+        facts = deciding.facts_of(decider) | {"sha256": _digest(folder / deciding.FILE)}
+        if len(split.test):
+            test = data.subset(split.test)
+            facts["measured"] = deciding.measured(
+                decider, *self.probabilities_and_features(test), test.labels, test.groups
+            )
+        return facts
 
     def _score(self, data, split, folder):
         """The Evaluation on the test part, drawn to ``folder``; None where there is none."""
@@ -237,8 +307,13 @@ def load_finetuned(folder):
         )
     if _digest(path) != digest:
         raise ValueError(f"{path} is damaged or was exchanged: its SHA-256 is not the one in {_ABOUT}")
+    decider = deciding.read(folder)
+    if (decider is None) != (not about.get("decisions")) or (
+        decider is not None and _digest(folder / deciding.FILE) != about["decisions"].get("sha256")
+    ):
+        raise ValueError(f"{folder / deciding.FILE} is damaged, missing or exchanged: save the model again")
     try:
-        return _rebuilt(state, facts)
+        return replace(_rebuilt(state, facts), decider=decider)
     except (ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
         raise ValueError(f"{folder} holds no model that can be rebuilt here ({error})") from error
 
@@ -477,6 +552,7 @@ def _write_card(folder):
         lines += [f"**Training stopped early**, {why}. These are the weights of epoch {model['epoch']}, the best.", ""]
     lines += _card_of_inputs(about.get("data"), model["class_names"], _kind_of(model))
     lines += _card_of_scores(about.get("scores"))
+    lines += deciding.card(about.get("decisions"), _kind_of(model), model["class_names"])
     lines += [
         f"![{words}]({words.replace(' ', '_').lower()}.png)\n"
         for words in ("Confusion matrix", "Worst mistakes")

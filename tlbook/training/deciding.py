@@ -1,0 +1,153 @@
+"""A classifier's `tlbook.decisions.Decider`: fitted when it is saved, measured on its test, kept in its folder."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from tlbook import decisions
+from tlbook.splits import stratified_parts
+from tlbook.training import checkpoints
+
+FILE = "decisions.safetensors"
+STRANGE = 0.05  # "none of these" below this share of validation examples that are as far
+
+
+class Both(nn.Module):
+    """A batch -> (B, K + D): logits, and the features that "none of these" is told by."""
+
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, batch):
+        reads = getattr(self.encoder, "reads", ("final",))
+        pooled = self.encoder.forward_stages(batch, tuple(dict.fromkeys((*reads, "final"))))
+        return torch.cat([self.encoder.head(torch.cat([pooled[s] for s in reads], 1)), pooled["final"]], 1)
+
+
+def fit_decider(found, data, split):
+    """The Decider of a `FineTuned`, from examples that it was not trained on; None where there are too few.
+
+    Those are the ones of ``found.held_out``, or else of ``split.val``. A classifier that was chosen among several and
+    fitted anew has seen those of val.
+    """
+    if found.held_out is None and (getattr(found, "tried", ()) or len(split.val) < decisions.FEWEST):
+        return None
+    rows = split.val if found.held_out is None else np.asarray(found.held_out[0])
+    if len(rows) < decisions.FEWEST:
+        return None
+    p, X = found.probabilities_and_features(data.subset(rows))
+    labels, groups = data.labels[rows], None if data.groups is None else np.asarray(data.groups)[rows]
+    if found.held_out is None:
+        _, bank = found.probabilities_and_features(data.subset(split.train))
+        return decisions.fit(p, labels, X, bank, groups)
+    return decisions.fit(found.held_out[1], labels, X, X, groups, far=_far(X, labels, groups))
+
+
+def _far(X, labels, groups):
+    """(n,) the distance of each example to those of other parts, groups whole."""
+    parts = 4 if groups is None else min(4, len(np.unique(groups)))
+    part = stratified_parts(labels, groups, [1 / parts] * parts, np.random.default_rng(0))
+    far = np.zeros(len(X))
+    for k in range(parts):
+        far[part == k] = decisions.distances(X[part == k], X[part != k])
+    return far
+
+
+def measured(decider, p, X, labels, groups=None):
+    """What the promises come to on a test: {what: number}, by the average group where there are groups."""
+    calibrated, rows = decider.probabilities(p), np.arange(len(labels))
+    held, strange = decider.sets(calibrated)[rows, labels], decider.known(X) < STRANGE
+    names, of = np.unique(rows if groups is None else groups, return_inverse=True)
+
+    def mean_over_groups(hit):
+        return float((np.bincount(of, hit) / np.bincount(of)).mean())
+
+    return {
+        "log loss": {"raw": _log_loss(p, labels), "calibrated": _log_loss(calibrated, labels)},
+        "calibration error": {
+            "raw": decisions.calibration_error(p, labels),
+            "calibrated": decisions.calibration_error(calibrated, labels),
+        },
+        "reliability": list(decisions.reliability(calibrated, labels)),
+        "coverage": mean_over_groups(held),
+        "classes in a set": float(decider.sets(calibrated).sum(1).mean()),
+        "strange": mean_over_groups(strange),
+        "groups": None if groups is None else len(names),
+    }
+
+
+def _log_loss(p, labels):
+    return float(-np.log(p[np.arange(len(labels)), labels].clip(1e-12)).mean())
+
+
+def facts_of(decider):
+    """The numbers of a Decider, as JSON has them: null is an infinite limit."""
+    return {
+        "temperature": decider.T,
+        "limit": decider.limit if np.isfinite(decider.limit) else None,
+        "coverage": decider.coverage,
+        "by_group": decider.by_group,
+        "examples": decider.examples,
+        "groups": decider.groups,
+    }
+
+
+def write(decider, folder):
+    """Write a Decider to a folder."""
+    tensors = {"bank": torch.from_numpy(decider.bank), "far": torch.from_numpy(decider.far)}
+    checkpoints.write(folder / FILE, tensors, facts_of(decider))
+
+
+def read(folder):
+    """The Decider of a folder, None without one.
+
+    Raises:
+        ValueError: a damaged file, or one that was not written by `write`.
+    """
+    path = folder / FILE
+    if not path.is_file() or path.is_symlink():
+        return None
+    tensors, facts = checkpoints.read(path)
+    try:
+        bank, far = tensors["bank"].numpy(), tensors["far"].numpy()
+        T, limit, coverage = facts["temperature"], facts["limit"], facts["coverage"]
+        if bank.ndim != 2 or far.ndim != 1 or not (0 < T < 100 and 0 < coverage < 1):
+            raise ValueError(f"shapes {bank.shape} and {far.shape}, temperature {T}, coverage {coverage}")
+        limit = np.inf if limit is None else float(limit)
+        return decisions.Decider(
+            T, limit, coverage, bool(facts["by_group"]), bank, far, int(facts["examples"]), facts["groups"]
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not as tlbook writes it ({error}): save the model again") from None
+
+
+def card(about, kind, class_names):
+    """Lines of the card: what is promised, and what the test reached."""
+    if not about:
+        return []
+    on = f"{about['examples']} {kind.name} that it was not trained on"
+    on += f", of {about['groups']} groups" if about["groups"] else ""
+    lines = ["## Decisions", "", f"Fitted on {on}. The probabilities that `tlbook predict` writes are calibrated"]
+    lines[-1] += f" (temperature {about['temperature']:.2f}: {_in_words(about['temperature'])})."
+    if about["limit"] is None:
+        what = "groups" if about["by_group"] else kind.name
+        lines += ["", f"Too few {what} for sets that hold the true class: every set has all classes."]
+    found = about.get("measured")
+    if not found:
+        return [*lines, ""]
+    of = f"mean over {found['groups']} unseen groups" if found["groups"] else "on the test part"
+    loss, error = found["log loss"], found["calibration error"]
+    lines += ["", "| | promised | reached |", "| --- | ---: | ---: |"]
+    lines += [f"| the set holds the true class ({of}) | {about['coverage']:.2f} | {found['coverage']:.2f} |"]
+    lines += [f"| “none of these” of one of these, below {STRANGE} ({of}) | {STRANGE:.2f} | {found['strange']:.2f} |"]
+    lines += ["", f"A set has {found['classes in a set']:.1f} of {len(class_names)} classes on average."]
+    lines += [f"The log loss goes from {loss['raw']:.3f} to {loss['calibrated']:.3f} with the temperature,"]
+    lines[-1] += f" the calibration error from {error['raw']:.3f} to {error['calibrated']:.3f}."
+    lines += ["", f"| {kind.name} | probability of the answer | share that is right |", "| ---: | ---: | ---: |"]
+    lines += [f"| {r['examples']} | {r['said']:.2f} | {r['right']:.2f} |" for r in found["reliability"]]
+    return [*lines, ""]
+
+
+def _in_words(T):
+    return "too sure as trained" if T > 1.1 else "too timid as trained" if T < 0.9 else "about right as trained"
