@@ -3,10 +3,14 @@
 # make lab      open the lessons in JupyterLab
 # make bench    compare with other libraries (30 minutes at most)
 # make bench-long  the experiments that lessons quote but do not run (hours)
-# make prove    the long proofs
+# make prove [LESSONS=00,01]      the long proofs, and a rehearsal: lessons from the wheelhouse, without a network
 # make gpu      the GPU tests and speeds, in six minutes, without a network (PYTHON=…, wheels/ for what that Python lacks)
 # make notebooks [ONLY="00 03"]   run the lessons in place, to refresh the outputs they are stored with
-# make links [REPO=owner/name]    renew links, references and glossary in the lessons; move them to another repository
+# make links [REPO=owner/name]    renew links, references and glossary; the address is that of the git remote, or REPO
+# make book [PDF=1]               the course as a site that needs no network: build/book/index.html
+# make slides                     a deck for each lesson: build/slides/index.html
+# make page     a page that learns in the browser to tell apart the pictures it is given: build/page/index.html (needs npm)
+# make wheelhouse                 all that a room without a network needs, in one folder
 # make mutants  how many small changes to the three operator files do the tests notice?
 
 # OpenMP's threads spin while they wait for each other, and with two busy neighbours on two cores that makes PyTorch ten
@@ -18,7 +22,7 @@ BIN := .venv/bin
 PYTEST := TLBOOK_CACHE="$(CURDIR)/build/test-cache" $(BIN)/python -m pytest
 NBVAL := --nbval-lax --nbval-current-env --nbval-cell-timeout=3600 --nbval-sanitize-with tests/nbval_sanitize.cfg
 
-.PHONY: course test lab bench bench-long gpu prove notebooks links mutants
+.PHONY: course test lab bench bench-long gpu prove notebooks links mutants book slides wheelhouse page
 
 course: .venv/course.installed
 	$(BIN)/python -m tlbook course
@@ -55,8 +59,25 @@ bench-long: .venv/bench.installed
 	$(BIN)/python benchmarks/league.py
 	$(BIN)/python benchmarks/decisions.py
 
-prove: .venv/test.installed
-	$(PYTEST) -m prove
+prove: .venv/test.installed wheelhouse
+	LESSONS="$(LESSONS)" $(PYTEST) -m prove
+
+book: .venv/book.installed
+	$(BIN)/python book/build_book.py $(if $(PDF),--pdf)
+
+slides: .venv/book.installed
+	$(BIN)/python book/build_slides.py
+
+page: .venv/course.installed
+	rm -rf build/page
+	$(BIN)/python -m tlbook page --out build/page
+
+# In the room: python3 -m venv .venv && .venv/bin/pip install --no-index --find-links wheelhouse/ 'tlbook[course]'
+# (same system, same Python). PIP_EXTRA_INDEX_URL may name PyTorch's index of CPU builds: the folder is then a third.
+wheelhouse: .venv/course.installed
+	rm -rf wheelhouse
+	$(BIN)/python -m pip wheel --constraint constraints.txt --wheel-dir wheelhouse ".[course]"
+	touch wheelhouse/complete
 
 notebooks: .venv/course.installed
 	TQDM_DISABLE=1 $(BIN)/python -c "import sys; from tlbook.course.runner import run_course; \

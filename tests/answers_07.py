@@ -3,6 +3,7 @@
 import numpy as np
 
 import tlbook as tl
+from tlbook.course import bug_hunt
 
 
 def verdict(is_loss):
@@ -50,3 +51,27 @@ WRONG = {  # misconception -> (exercise, answer, words of its message)
     "several": ("07.3", lambda p, y, missed: p, "Return one threshold"),
     "fixed price": ("07.3", lambda p, y, missed: cheapest(p, y, 10), "any price"),
 }
+
+
+def is_low(run):
+    """A symptom, not evidence: several faults bring the AUC down."""
+    return run.score.auc < 0.72
+
+
+HUNT = {f"07.{k}": fault for k, fault in enumerate(bug_hunt._FAULT_OF.values(), 4)}
+ANOTHER = dict(zip(HUNT, [*list(HUNT.values())[1:], *list(HUNT.values())[:1]], strict=True))
+RIGHT |= {number: [(fault, bug_hunt.EVIDENCE[fault])] for number, fault in HUNT.items()}
+for number, fault in HUNT.items():
+    letter = "ABCDEFGH"[int(number[3:]) - 4]
+    only_this = (fault, lambda run, letter=letter: run is bug_hunt.suspects()[letter])
+    WRONG |= {
+        f"{number} another name": (number, (ANOTHER[number], bug_hunt.EVIDENCE[fault]), f"Run {letter} is innocent"),
+        f"{number} no pair": (number, fault, "Hand in a pair"),
+        f"{number} a name of one's own": (number, ("gremlins", is_low), "The names are"),
+        f"{number} evidence of another": (number, (fault, bug_hunt.EVIDENCE[ANOTHER[number]]), "does not convict run"),
+        f"{number} convicts everyone": (number, (fault, lambda run: True), "the sound run as well"),
+        f"{number} this run alone": (number, only_this, "is about this run alone"),
+        f"{number} a number": (number, (fault, lambda run: 0.7), "must answer True or False"),
+    }
+    if fault in ("forgotten head", "swapped classes", "train mode", "stale features"):
+        WRONG[f"{number} a symptom"] = (number, (fault, is_low), "a symptom that several faults share")

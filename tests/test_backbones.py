@@ -18,6 +18,7 @@ import torch
 import torchvision
 from PIL import Image
 from safetensors.torch import save_file
+from small import tiny
 from torch import nn
 from torchvision.transforms.v2 import functional as F
 
@@ -478,3 +479,40 @@ def test_a_size_that_cannot_be_set_is_an_error_and_changes_nothing():
         with pytest.raises(ValueError, match="height and width must be positive integers"):
             backbone.set_input_size(*size)
     assert backbone.fingerprint == before
+
+
+def line_of_text(width=400, height=40):
+    """White, with a red end on the left and a blue one on the right."""
+    pixels = np.full((height, width, 3), 255, np.uint8)
+    pixels[:, :40], pixels[:, -40:] = (255, 0, 0), (0, 0, 255)
+    return Image.fromarray(pixels)
+
+
+@pytest.mark.parametrize("fit, sees_ends", [("crop", False), ("squeeze", True), ("pad", True)])
+def test_the_ends_of_a_line_are_seen_unless_it_is_cropped(fit, sees_ends):
+    backbone = tiny()
+    backbone.set_input_size(64, 64)
+    backbone.set_fit(fit)
+    x = backbone.as_tensor(line_of_text())
+    assert x.shape == (3, 64, 64) and x.dtype == torch.uint8
+    row = x[:, 32].float()
+    is_red, is_blue = (row[0] > 200) & (row[2] < 60), (row[2] > 200) & (row[0] < 60)
+    assert (bool(is_red.any()), bool(is_blue.any())) == (sees_ends, sees_ends)
+    frame = x[:, 0, 32].tolist()
+    mean = [round(255 * value) for value in backbone.mean]
+    assert (frame == mean) == (fit == "pad"), "the frame is what the network takes for nothing: 0 once normalised"
+
+
+def test_fit_belongs_to_the_model_its_cache_key_and_its_folder(tmp_path):
+    backbones_ = {fit: tiny() for fit in ("crop", "squeeze", "pad")}
+    for fit, backbone in backbones_.items():
+        backbone.set_fit(fit)
+    assert len({backbone.fingerprint for backbone in backbones_.values()}) == 3
+    data = tl.data.Dataset([line_of_text(400 + i) for i in range(8)], np.arange(8) % 2, ("a", "b"))
+    found = tl.finetune(backbones_["pad"], data, data.split(by="random"), recipe="head", epochs=1)
+    found.save(tmp_path / "m")
+    back = tl.load_finetuned(tmp_path / "m")
+    assert back.model.fit == "pad" and np.array_equal(back.predict(data), found.predict(data))
+    assert "all of it, in a frame" in (tmp_path / "m" / "README.md").read_text()
+    with pytest.raises(ValueError, match="fit must be one of crop, squeeze, pad, got 'stretch'"):
+        tiny().set_fit("stretch")

@@ -66,3 +66,59 @@ def test_every_example_comes_once_an_epoch_and_in_every_view_before_one_returns(
                     for i, v in zip(part, view, strict=True):
                         views[i].append(v)
         assert all(sorted(v) == [0, 2, 4, 6] for v in views.values())
+
+
+def upright(n=200, side=32):
+    """Brightness rises to the bottom, redness to the right."""
+    x = torch.zeros(n, 3, side, side)
+    x[:, 1] = torch.linspace(0, 1, side)[:, None]
+    x[:, 0] = torch.linspace(0, 1, side)
+    return x
+
+
+def test_a_photo_is_cropped_and_mirrored_and_never_upside_down():
+    x, numbers = upright(), np.arange(8, 208)
+    shown = batches.apply_views(x, numbers)
+    assert shown.shape == x.shape and not torch.equal(shown[0], shown[1])
+    down = shown[:, 1].mean(2)  # (N, H)
+    assert (down[:, -1] > down[:, 0]).all()
+    across = shown[:, 0].mean(1)
+    mirrored = (across[:, 0] > across[:, -1]).float().mean().item()
+    assert 0.35 < mirrored < 0.65
+    area = (shown[:, 1].amax((1, 2)) - shown[:, 1].amin((1, 2))) * (shown[:, 0].amax((1, 2)) - shown[:, 0].amin((1, 2)))
+    assert area.min() > batches.LEAST - 0.1 and area.min() < 0.65 and area.max() > 0.9
+    assert torch.equal(shown, batches.apply_views(x, numbers)), "a function of the number"
+    assert torch.equal(batches.apply_views(x, numbers % 1), x)
+
+
+def test_photo_draws_from_no_other_random_state_and_comes_anew_each_epoch():
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    batches.photo_view(upright(1)[0], 77)
+    assert torch.equal(before, torch.get_rng_state())
+    settings = run.Settings(4, 1e-3, 8, 1, 1.0, "photo", True, 3)
+    views = {}
+    for world in (1, 2):
+        members = [Processes(rank, world) for rank in range(world)]
+        for epoch in range(2):
+            shares = [batches.shares_of_epoch(np.arange(37), epoch, 5, settings, member) for member in members]
+            of = {
+                int(i): int(v) for share in shares for rows, view, _ in share for i, v in zip(rows, view, strict=True)
+            }
+            assert views.setdefault(epoch, of) == of, "processes agree"
+    assert all(views[0][i] != views[1][i] for i in views[0])
+
+
+@pytest.mark.parametrize("recipe", ["head", "full"])
+def test_a_photo_is_shown_in_training_alone(recipe, monkeypatch):
+    options = FAST | {"recipe": recipe}
+    shown = []
+    apply = batches.apply_views
+    monkeypatch.setattr(batches, "apply_views", lambda x, views: shown.append(views) or apply(x, views))
+    found = tl.finetune(tiny(), DATA, SPLIT, **options, augment="photo")
+    views = np.concatenate(shown)
+    assert (views >= batches.VIEWS).sum() == options["epochs"] * len(SPLIT.train)
+    assert set(views[views < batches.VIEWS]) == {0}  # validation
+    shown.clear()
+    found.predict(DATA)
+    assert not shown

@@ -77,7 +77,7 @@ def model(photos, tmp_path_factory):
     return saved
 
 
-@pytest.mark.parametrize("command", ["course", "doctor", "extract", "finetune", "predict", "export"])
+@pytest.mark.parametrize("command", ["course", "doctor", "extract", "finetune", "predict", "export", "page"])
 def test_every_command_explains_itself_with_an_example(command):
     result = run(command, "--help")
     assert result.exit_code == 0 and f"Example: tlbook {command}" in result.output
@@ -143,14 +143,15 @@ def test_what_finetune_is_not_told_is_what_the_function_takes(photos, small, tmp
     spy.__signature__ = inspect.signature(finetune)
     monkeypatch.setattr(tlbook, "finetune", spy)
     assert run("finetune", photos, "--out", tmp_path / "m").exit_code == 0
-    assert given[0].keys() == {"seed", "checkpoint", "resume"}
+    assert given[0].keys() == {"recipe", "seed", "checkpoint", "resume"} and given[0]["recipe"] == tlbook.recipes.Auto()
     assert run("finetune", photos, "--out", tmp_path / "n", "--lr", "1e-3", "--augment", "none").exit_code == 0
-    assert given[1]["lr"] == 1e-3 and given[1].get("augment") is None
+    assert given[1]["lr"] == 1e-3 and not given[1]["recipe"].photo and given[1].get("augment") is None
     said = run("finetune", "--help").output
-    for name, words in {"recipe": "lp_ft", "epochs": "5", "lr": "the recipe's own", "augment": "none"}.items():
+    assert "[default: auto]" in said and "[default: 10.0]" in said
+    for name, words in {"epochs": "5", "lr": "the recipe's own", "augment": "none"}.items():
         assert f"[default: {words}]" in said
         default = inspect.signature(finetune).parameters[name].default
-        assert default == {"5": 5, "lp_ft": "lp_ft"}.get(words)
+        assert default == {"5": 5}.get(words)
 
 
 def test_the_command_line_trains_and_says_so(folder, small, tmp_path, monkeypatch):
@@ -200,7 +201,7 @@ def test_a_class_that_is_not_tested_is_said(small, tmp_path):
 
 
 def test_a_training_that_diverges_is_saved_at_its_best_and_says_why(photos, small, tmp_path):
-    done = run("finetune", photos, "--lr", "1e30", "--out", tmp_path / "m")  # lp_ft: its start is a probe
+    done = run("finetune", photos, "--recipe", "lp_ft", "--lr", "1e30", "--out", tmp_path / "m")  # it starts at a probe
     assert done.exit_code == 0, done.output
     assert "Warning: the " in done.stderr and "the best so far" in done.stderr
     assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == ["m"]
@@ -278,6 +279,18 @@ def test_ctrl_c_in_training_or_saving_is_gone_on_from_with_resume_and_the_same_a
     assert not left.exists() and (tmp_path / "m" / "README.md").exists()
 
 
+def test_ctrl_c_in_a_search_is_gone_on_from_with_resume(small, tmp_path, monkeypatch):
+    command = ["finetune", draw_folder(tmp_path / "photos", n=20), "--epochs", "1", "--out", tmp_path / "m"]
+    monkeypatch.setattr(tlbook.training.search.np, "allclose", lambda *values: False)  # nothing is sure
+    with monkeypatch.context() as patch:
+        press_ctrl_c_in(patch, torch.optim.AdamW, "step")
+        stopped = run(*command)
+    assert stopped.exit_code == 130 and "the same command with --resume goes on from" in stopped.stderr, stopped.output
+    assert not (tmp_path / "m").exists()
+    done = run(*command, "--resume")
+    assert done.exit_code == 0 and not (tmp_path / "m.checkpoint").exists(), done.output
+
+
 def no_room(*arguments):
     raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -316,7 +329,8 @@ def test_a_training_that_was_killed_does_not_keep_its_folder(photos, small, tmp_
 
 
 @pytest.mark.skipif(shutil.which(str(TORCHRUN)) is None, reason="needs torchrun")
-def test_under_torchrun_the_first_process_alone_writes_and_speaks(photos, tmp_path):
+@pytest.mark.parametrize("options", [["--recipe", "head"], ["--lr", "1e-3", "--augment", "none"]], ids=["head", "auto"])
+def test_under_torchrun_the_first_process_alone_writes_and_speaks(options, photos, tmp_path):
     script = tmp_path / "program.py"
     script.write_text(
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
@@ -325,12 +339,13 @@ def test_under_torchrun_the_first_process_alone_writes_and_speaks(photos, tmp_pa
         "from tlbook.cli import app; app()\n"
     )
     command = [TORCHRUN, "--standalone", "--nproc-per-node", "2", script, "finetune", photos]
-    command += ["--recipe", "head", "--epochs", "1", "--out", tmp_path / "m"]
+    command += [*options, "--epochs", "1", "--out", tmp_path / "m"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TLBOOK_CACHE": str(tmp_path / "cache")}
 
     done = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("95 % intervals") == done.stdout.count("see README.md") == 1
+    assert done.stdout.count("what was tried") == ("--lr" in options)
     assert {path.name for path in (tmp_path / "m").iterdir()} == WHOLE
     assert not (tmp_path / "m.checkpoint").exists()
 
@@ -468,10 +483,14 @@ def test_a_model_is_exported_to_the_current_folder_unless_told_otherwise(model, 
         ("finetune {photos} --out {photos}/m", "among the images"),
         ("finetune {photos} --backbone no_such_net --out {here}/m", "no backbone is called 'no_such_net'"),
         ("finetune {photos} --recipe magic --out {here}/m", "recipe must be one of"),
-        ("finetune {photos} --augment colour --out {here}/m", "--augment must be none, flips or dihedral"),
+        ("finetune {photos} --augment colour --out {here}/m", "--augment must be none, photo, flips or dihedral"),
         ("finetune {photos} --groups {here}/none --out {here}/m", "No such file"),
         ("finetune {photos} --groups {here}/file --out {here}/m", "must begin with the line path,group"),
         ("finetune {photos} --epochs 0 --out {here}/m", "epochs must be"),
+        ("finetune {photos} --minutes 0 --out {here}/m", "minutes must be above 0"),
+        ("finetune {photos} --recipe head --minutes 5 --out {here}/m", "--minutes is the clock of --recipe auto"),
+        ("finetune {photos} --fit stretch --out {here}/m", "fit must be one of crop, squeeze, pad"),
+        ("finetune {photos} --labels {here}/file --out {here}/m", "must have a first line that names each column"),
     ],
 )
 def test_a_users_mistake_is_one_line(tmp_path, photos, model, small, command, says):
@@ -513,8 +532,11 @@ def test_resnet18_through_the_command_line(official_resnet18, photos, tmp_path):
 
 
 def test_photographs_through_the_command_line(folder, tmp_path):
-    """With everything left out: the default backbone, its real weights, the default recipe."""
-    done = run("finetune", folder, "--out", tmp_path / "m")
+    """With everything left out but the time: the default backbone, its real weights, the default recipe."""
+    done = run("finetune", folder, "--out", tmp_path / "m", "--minutes", "0.1")
     assert done.exit_code == 0, done.output
+    assert "Kept: probe" in done.stdout and "LP-FT at 1e-4" in done.stdout
+    tried = json.loads((tmp_path / "m" / "model.json").read_text())["model"]["tried"]
+    assert sum(row["kept"] for row in tried) == 1 and tried[0]["name"] == "probe"
     assert json.loads((tmp_path / "m" / "model.json").read_text())["scores"]["auc"]["value"] > 0.95
     assert "Apache-2.0" in (tmp_path / "m" / "README.md").read_text()

@@ -99,6 +99,16 @@ def test_executed_copies_hold_no_progress_bars(tmp_path, make_lesson):
     assert nbformat.read(tmp_path / "out" / path.name, 4).cells[2].outputs == []
 
 
+def test_of_a_widget_an_executed_copy_keeps_the_sentence_that_stands_in_its_place(tmp_path, make_lesson):
+    view = "{'application/vnd.jupyter.widget-view+json': {'model_id': 'of this run'}, 'text/plain': ''}"
+    cell = f"from IPython.display import HTML, display\ndisplay({view}, raw=True)\ndisplay(HTML('run this cell again'))"
+    make_lesson(tmp_path / "notebooks" / "00_a.ipynb", cell)
+    runner.run_course(tmp_path / "notebooks", out=tmp_path / "out")
+    copy = nbformat.read(tmp_path / "out" / "00_a.ipynb", as_version=4)
+    (output,) = copy.cells[2].outputs
+    assert output.data["text/html"] == "run this cell again" and "widgets" not in copy.metadata
+
+
 def test_refreshing_in_place_stores_outputs_without_timestamps(lessons):
     runner.run_course(lessons, only=["00"], out=lessons)
     stored = nbformat.read(lessons / "00_first.ipynb", as_version=4)

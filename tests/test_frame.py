@@ -3,6 +3,7 @@
 import importlib.util
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import nbformat
@@ -36,7 +37,7 @@ def text(notebook):
 
 def bold(notebook):
     spans = BOLD.findall(re.sub(r"```.*?```|\$\$.*?\$\$", "", text(notebook), flags=re.DOTALL))
-    return [span for span in spans if span not in LABELS and not re.fullmatch(r"\d\d\.\d", span)]
+    return [span for span in spans if span not in LABELS and not re.fullmatch(r"\d\d\.\d+", span)]
 
 
 def forms(entry):
@@ -133,22 +134,75 @@ def addresses(folder):
     return {found for path in files for found in OURS.findall(path.read_text(encoding="utf-8").replace('\\"', '"'))}
 
 
-def test_the_repositorys_address_is_the_one_of_pyproject_and_moves_with_it(tmp_path):
-    assert addresses(ROOT) == {frame.repository()}
+@pytest.fixture
+def copied(tmp_path):
+    """A copy of what has links, in a folder that is no git repository."""
     for name in ("README.md", "README.zh.md", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
     shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
     (tmp_path / "tlbook").mkdir()
     shutil.copytree(ROOT / "tlbook" / "course", tmp_path / "tlbook" / "course")
-    moved = load(tmp_path)
-    moved.move("somebody/elsewhere")
-    moved.frame()
-    assert moved.repository() == "somebody/elsewhere"
-    assert addresses(tmp_path) == {"somebody/elsewhere"}
+    return load(tmp_path)
+
+
+def test_the_repositorys_address_is_the_one_of_pyproject():
+    assert addresses(ROOT) == {frame.repository()} - {None}
+
+
+def test_links_move_to_another_repository_and_back_to_none(copied):
+    before = copied.PYPROJECT.read_text(encoding="utf-8")
+    for repo in ("somebody/elsewhere", "some.body/el_se-where"):
+        copied.move(repo)
+        copied.frame()
+        assert copied.repository() == repo and addresses(copied.ROOT) == {repo}
+        assert all("colab-badge.svg" in path.read_text(encoding="utf-8") for path in copied.ROOT.glob("README*"))
+    copied.PYPROJECT.write_text(copied.REPOSITORY.sub("", copied.PYPROJECT.read_text(encoding="utf-8")))
+    copied.frame()
+    assert copied.repository() is None and addresses(copied.ROOT) == set()
+    if frame.repository() is None:
+        assert copied.PYPROJECT.read_text(encoding="utf-8") == before
+        for path in [*LESSONS, ROOT / "README.md", ROOT / "README.zh.md"]:
+            assert (copied.ROOT / path.relative_to(ROOT)).read_bytes() == path.read_bytes(), path.name
+
+
+def test_without_an_address_nothing_points_to_a_placeholder():
+    files = [*(ROOT / "notebooks").glob("*.ipynb"), *ROOT.glob("README*.md"), ROOT / "pyproject.toml"]
+    assert not [path.name for path in files if "OWNER" in path.read_text(encoding="utf-8")]
+
+
+@pytest.mark.parametrize(
+    ("address", "repo"),
+    [
+        ("https://github.com/somebody/else.git", "somebody/else"),
+        ("git@github.com:somebody/else.where.git", "somebody/else.where"),
+        ("https://github.com/somebody/else/", "somebody/else"),
+        ("https://example.org/somebody/else", None),
+        (None, None),
+    ],
+)
+def test_the_address_is_that_of_the_git_remote(copied, address, repo):
+    git = ["git", "-C", str(copied.ROOT)]
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    if address:
+        subprocess.run([*git, "remote", "add", "origin", address], check=True)
+    assert copied.remote() == repo
+
+
+def test_an_address_that_is_none_is_named(copied):
+    with pytest.raises(ValueError, match="owner/name, got 'elsewhere'"):
+        copied.move("elsewhere")
+
+
+def test_the_setup_cell_runs_where_the_package_is_and_says_what_to_do_where_it_is_not(monkeypatch):
+    exec(frame.setup(None), {})
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install -e '\.\[course\]'"):
+        exec(frame.setup(None), {})
+    assert '"tlbook[lessons] @ git+https://github.com/a/b"' in frame.setup("a/b")
 
 
 def test_the_lesson_list_holds_lessons_only():
-    found = {path.name for path in (ROOT / "notebooks").iterdir() if path.is_file() and path.suffix != ".png"}
+    found = {path.name for path in (ROOT / "notebooks").glob("[!.]*") if path.is_file() and path.suffix != ".png"}
     assert found == {path.name for path in LESSONS}
 
 

@@ -119,3 +119,39 @@ def test_logme_orders_the_candidates_unless_labels_are_shuffled(lesson, solar_fe
 
     assert order(lesson()).interval[0] > 0.3
     assert not order(lesson("shuffled")).interval[0] > 0.3
+
+
+def confident_learning(labels, p):
+    """(N,) bool, as Northcutt et al. (2021), Confident learning, section 3.1, count label errors, example by example.
+
+    A class is confident of an example if it gets at least its mean probability among the examples labelled with it; of
+    several such classes the most probable one counts. The label is in error where that is another class.
+    """
+    threshold = [np.mean([q[k] for q, label in zip(p, labels, strict=True) if label == k]) for k in range(p.shape[1])]
+    found = []
+    for q, label in zip(p, labels, strict=True):
+        confident = [k for k in range(len(q)) if q[k] >= threshold[k]]
+        found.append(bool(confident) and max(confident, key=lambda k: q[k]) != label)
+    return np.array(found)
+
+
+def test_doubtful_labels_are_suspected_by_confident_learning_too_unless_labels_are_shuffled(solar_features):
+    data = tl.data.solar_cells(96)
+    f, given = solar_features.select("blocks.4"), data.columns["probability"]
+    doubtful = ~np.isin(given, (0, 1))
+
+    def told(y):
+        """How much more often doubtful labels are suspected than sure ones of the same class; by both rules."""
+        p, suspected = np.zeros((len(y), 2)), {}
+        for fold in data.folds(k=4, seed=0):
+            fitted = tl.linear_probe(
+                Features(f.X, y, f.groups, f.blocks), tl.data.Split(fold.train, [], fold.test), C=0.01
+            )
+            p[fold.test] = fitted.predict_proba(f.X[fold.test])
+        suspected["below one half, as in the appendix"] = 1 - p[np.arange(len(y)), y] > 0.5
+        suspected["confident learning"] = confident_learning(y, p)
+        defective = data.labels == 1
+        return [s[defective & doubtful].mean() - s[defective & ~doubtful].mean() for s in suspected.values()]
+
+    assert min(told(data.labels)) > 0.25
+    assert max(told(np.random.default_rng(0).permutation(data.labels))) < 0.1

@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 LESSONS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 IMAGE = re.compile(r"<img [^>]*>")
 MARKER = "# NBVAL_CHECK_OUTPUT"
+LINE, PAGE = 88, 800  # characters; pixels of a page, 96 to the inch
 
 
 def code_cells(notebook):
@@ -60,6 +61,8 @@ def problems(path):
     alt = [output.metadata.get("image/png", {}).get("alt") for output in bare]
     alt += [re.search(r'alt="[^"]+"', tag) for tag in images]
     check(all(alt), "has a figure without an alternative text")
+    widths = [int(width) for tag in images for width in re.findall(r'width="(\d+)"', tag)]
+    check(max(widths, default=0) <= PAGE, "has a figure wider than a page, whose letters a page makes small")
     for cell in cells:
         if "NBVAL_CHECK_OUTPUT" in cell.source:
             check(
@@ -68,6 +71,8 @@ def problems(path):
             )
             check(cell.execution_count and cell.outputs, f"has a checked cell without an output: {cell.source}")
             check(not any(map(is_widget, cell.outputs)), f"has a checked cell with a progress bar: {cell.source}")
+        long = [line for line in cell.source.splitlines() if len(line) > LINE and "git+https://" not in line]
+        check(not long, f"has a code line of more than {LINE} characters: {long}")
         if len(cell.source.splitlines()) > 15:
             warnings.warn(f"{path.name}: cell [{cell.execution_count}] has more than 15 lines", stacklevel=2)
     return found
@@ -110,6 +115,11 @@ def _silent_image(notebook):
     notebook.cells[2].outputs = [nbformat.v4.new_output("display_data", data={"text/html": '<img alt="" src="">'})]
 
 
+def _wide(notebook):
+    html = '<img alt="a wide figure" width="1256" src="">'
+    notebook.cells[2].outputs = [nbformat.v4.new_output("display_data", data={"text/html": html})]
+
+
 def _bar(notebook):
     # It is shown only when the cache is empty, and nbval counts outputs.
     data = {"application/vnd.jupyter.widget-view+json": {}}
@@ -135,6 +145,8 @@ BREAKS = {
     "has a stored error": _error,
     "has a figure without an alternative text": _figure,
     "has a figure without an": _silent_image,
+    "has a figure wider": _wide,
+    "has a code line of more than 88": lambda notebook: notebook.cells[2].update(source="x = 1  # " + 80 * "x"),
     "has a raises-exception tag": lambda notebook: notebook.cells[2].metadata.update(tags=["raises-exception"]),
     "must tag its first code cell setup": lambda notebook: notebook.cells[1].metadata.clear(),
     "needs one cell tagged headline": lambda notebook: notebook.cells[3].metadata.clear(),

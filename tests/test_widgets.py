@@ -1,9 +1,12 @@
 import html
+import io
+from datetime import datetime, timezone
 
 import numpy as np
 import pytest
 import torch
 from IPython import display
+from PIL import Image
 
 import tlbook as tl
 from tlbook.course import widgets
@@ -23,7 +26,7 @@ def small():
 
 
 def test_the_stage_explorer_changes_its_picture_when_a_value_changes(small):
-    cell, stage, picture = widgets.stage_explorer(*small).children
+    cell, stage, picture, text = widgets.stage_explorer(*small).children
     seen = [picture.value]
     stage.value = "blocks.1"
     seen.append(picture.value)
@@ -33,6 +36,7 @@ def test_the_stage_explorer_changes_its_picture_when_a_value_changes(small):
     assert all('<img alt="Cells and their' in value for value in seen)
     assert "cell 0 (" in seen[0] and "at stem" in seen[0]
     assert "cell 7 (" in seen[2] and "at blocks.1" in seen[2]
+    assert "cell 7 (" in text.value and "at blocks.1" in text.value  # read aloud
     cell.value, stage.value = 0, "stem"
     assert picture.value == seen[0]
 
@@ -119,3 +123,78 @@ def test_a_threshold_needs_two_classes_and_a_price(missed, K, says):
     e = tl.evaluate(np.full((4, K), 1 / K), np.arange(4) % K)
     with pytest.raises(ValueError, match=says):
         widgets.threshold_slider({"test": e}, missed)
+
+
+# The embedding, and an image of one's own.
+
+
+def test_a_point_of_the_embedding_shows_its_cell_and_those_most_like_it(small):
+    _, data, features = small
+    points, picture, text = widgets.embedding_explorer(features, data).children
+    assert len(points.points) == len(data) and points.texts[5] == f"5: {data.class_names[data.labels[5]]}"
+    x, y, k = np.array(points.points).T
+    assert (k == data.labels).all() and (x.min(), x.max(), y.min(), y.max()) == (0, 1, 0, 1)
+    before = picture.value
+    points.value = 5
+    Z = np.asarray(features.X, dtype=np.float64)
+    Z = (Z - Z.mean(0)) / (Z.std(0) + 1e-9)
+    likeness = Z @ Z[5] / np.linalg.norm(Z, axis=1) / np.linalg.norm(Z[5])
+    likeness[5] = -1
+    assert (
+        picture.value != before
+        and f"5 ({data.class_names[data.labels[5]]}); nearest: {likeness.argmax()} (" in text.value
+    )
+
+
+def test_the_static_twin_of_the_embedding_shows_the_chosen(small, monkeypatch):
+    shown = []
+    monkeypatch.setattr(display, "display", shown.append)
+    _, data, features = small
+    widgets.embedding_explorer_static(features, data, [30, 7], index=np.arange(0, 240)[::-1])
+    assert ". 7 (" in shown[0].alt and "features. 30 (" in shown[0].alt
+
+
+def test_an_embedding_of_other_examples_or_of_too_many_is_refused(small):
+    _, data, features = small
+    with pytest.raises(ValueError, match="not of the same examples"):
+        widgets.embedding_explorer(features, data.subset(range(20)))
+    with pytest.raises(ValueError, match="1,200 points are too many"):
+        widgets.embedding_explorer(features, data, index=np.arange(1200) % 240)
+
+
+class Answers:
+    """A classifier that says what it is asked to."""
+
+    class_names = ("cat", "dog")
+
+    def predict(self, inputs):
+        return np.array([[0.25, 0.75]] * len(inputs))
+
+
+def test_an_image_of_ones_own_is_classified_or_said_to_be_none():
+    upload, picture, text = widgets.own_image(Answers()).children
+    assert text.value == "No image was given yet." and picture.value == ""
+    png = io.BytesIO()
+    Image.fromarray(np.full((20, 30, 3), 200, np.uint8)).save(png, "PNG")
+    given = {"name": "rex.png", "type": "image/png", "size": 100, "last_modified": datetime.now(timezone.utc)}
+    upload.value = ({**given, "content": png.getvalue()},)
+    assert text.value == "rex.png: dog 0.75, cat 0.25." and "<img" in picture.value
+    upload.value = ({**given, "content": b"no image"},)
+    assert "rex.png is not readable as an image" in text.value and picture.value == ""
+
+
+def test_the_static_twin_answers_for_several_images(monkeypatch):
+    shown = []
+    monkeypatch.setattr(display, "display", shown.append)
+    widgets.own_image_static(Answers(), [Image.new("RGB", (9, 9))] * 2, ["a", "b"])
+    assert shown[0].alt == "a: dog 0.75, cat 0.25; b: dog 0.75, cat 0.25."
+
+
+def test_where_no_widget_can_be_shown_a_sentence_says_what_to_do(two_sets, monkeypatch):
+    shown = []
+    monkeypatch.setattr(display, "display", lambda thing, **how: shown.append(thing))
+    explorer = widgets.threshold_slider(two_sets)
+    explorer._ipython_display_()
+    view, note = shown
+    assert view["text/plain"] == "" and "application/vnd.jupyter.widget-view+json" in view
+    assert "Run this cell again" in note.data and repr(explorer) in note.data

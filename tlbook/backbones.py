@@ -81,34 +81,45 @@ class Backbone(Encoder):
         num_features: the width of "final".
         mean, std: of each colour channel (of values in 0 … 1), as in pretraining.
         input_size: the side in pixels of the square images it was trained on, or (height, width).
+        fit: how a PIL image comes to that size: "crop" resizes it until it covers it, and takes the middle; "squeeze"
+            changes its proportions; "pad" shows it whole, with a frame of the mean colour of pretraining. What stands
+            at the ends of a line of text is lost to a crop.
     """
 
     views = VIEWS
-    augmentations = (None, "flips", "dihedral")
+    augmentations = (None, "photo", "flips", "dihedral")
     libraries = ("timm", "torchvision", "pillow")
     kind = "images"
+    fit = "crop"
 
-    def __init__(self, model, name, mean, std, input_size, crop_pct, interpolation, fixed_size=False):
+    def __init__(self, model, name, mean, std, input_size, crop_pct, interpolation, fixed_size=False, fit="crop"):
         if type(model).__module__.split(".")[0] == "torchvision" or not hasattr(model, "forward_head"):
             raise TypeError(f"model must be one of timm's, got {_kind(model)}: {_REMEDY}")
         self.mean, self.std = tuple(mean), tuple(std)
         self.input_size = tuple(input_size) if isinstance(input_size, (list, tuple)) else input_size
         self.crop_pct, self.interpolation, self._fixed_size = crop_pct, interpolation, fixed_size
         super().__init__(model, name, _parts(model), self._example())
+        if fit != self.fit:
+            self.set_fit(fit)
 
     @property
     def head(self):
         """The classifier: final features -> logits."""
-        return self.model.get_classifier()
+        return self.model.get_classifier() if self.reads == ("final",) else self.model.head_of_stages
 
-    def reset_head(self, classes):
-        """Replace the head by one at random."""
-        self.model.reset_classifier(classes)
+    def reset_head(self, classes, reads=("final",)):
+        """As of any `Encoder`; a head that reads "final" is the model's own."""
+        width, self.reads = self._width_of(reads), tuple(reads)
+        if hasattr(self.model, "head_of_stages"):
+            del self.model.head_of_stages
+        self.model.reset_classifier(classes if self.reads == ("final",) else 0)
+        if self.reads != ("final",):
+            self.model.head_of_stages = nn.Linear(width, classes)
         self.model.to(self.device)
 
     def facts(self):
         """What rebuilds it, as `FineTuned.save` writes it."""
-        facts = {k: getattr(self, k) for k in ("mean", "std", "input_size", "crop_pct", "interpolation")}
+        facts = {k: getattr(self, k) for k in ("mean", "std", "input_size", "crop_pct", "interpolation", "fit")}
         return facts | {"fixed_size": self._fixed_size, "architecture": self.model.pretrained_cfg["architecture"]}
 
     @property
@@ -140,6 +151,16 @@ class Backbone(Encoder):
         self.input_size = int(height) if height == width else (int(height), int(width))
         self.crop_pct = 1.0
 
+    def set_fit(self, fit):
+        """Set how PIL images come to ``input_size``, in place: "crop", "squeeze" or "pad".
+
+        Raises:
+            ValueError: none of these.
+        """
+        if fit not in FITS:
+            raise ValueError(f"fit must be one of {', '.join(FITS)}, got {fit!r}")
+        self.fit = fit
+
     def collate(self, tensors):
         """Make a batch of images ready: (B, 3, H, W) in the parameters' dtype (float32, unless it was changed).
 
@@ -164,8 +185,8 @@ class Backbone(Encoder):
     def as_tensor(self, x):
         """One image, decoded and resized but not yet normalised: uint8 (1 or 3, H, W).
 
-        A uint8 tensor is taken as it is; a PIL image is resized and cropped to the middle as for the pretrained model's
-        own evaluation, and becomes RGB.
+        A uint8 tensor is taken as it is; a PIL image becomes RGB, and is resized as ``fit`` says: unless told otherwise
+        it is cropped to the middle, as for the pretrained model's own evaluation.
 
         Raises:
             TypeError: neither a uint8 tensor nor a PIL image.
@@ -178,7 +199,8 @@ class Backbone(Encoder):
             raise TypeError(f"an image must be a uint8 tensor or a PIL image, got {type(x).__name__}")
         from PIL import Image
 
-        x = _resize_and_crop(to_rgb(x), self._size, self.crop_pct, Image.Resampling[self.interpolation.upper()])
+        resample = Image.Resampling[self.interpolation.upper()]
+        x = FITS[self.fit](to_rgb(x), self._size, resample, self)
         return torch.from_numpy(np.array(x)).permute(2, 0, 1).contiguous()  # (H, W, 3) -> (3, H, W)
 
     def forward_features(self, batch):
@@ -186,7 +208,13 @@ class Backbone(Encoder):
         return self.model.forward_features(batch)
 
     def forward_head(self, z, pre_logits=False):
-        """The final feature map -> logits (B, classes), or with ``pre_logits`` the final features (B, num_features)."""
+        """The final feature map -> logits (B, classes), or with ``pre_logits`` the final features (B, num_features).
+
+        Raises:
+            ValueError: the head reads other stages.
+        """
+        if not pre_logits and self.reads != ("final",):
+            raise ValueError(f"the head of {self.name} reads {' and '.join(self.reads)}: call the model on a batch")
         return self.model.forward_head(z, pre_logits=pre_logits)
 
     def pool(self, z):
@@ -227,6 +255,25 @@ def _resize_and_crop(image, size, crop_pct, resample):
     return image.resize(
         size[::-1], resample, (left * across, top * down, min(right * across, w), min(bottom * down, h))
     )
+
+
+def _pad(image, size, resample, colour):
+    """The whole image, as large as (height, width) allows, in the middle of a frame of one colour."""
+    from PIL import Image
+
+    w, h = image.size
+    scale = min(size[0] / h, size[1] / w)
+    whole = image.resize((max(1, round(w * scale)), max(1, round(h * scale))), resample)
+    framed = Image.new("RGB", size[::-1], tuple(round(255 * value) for value in colour))
+    framed.paste(whole, ((size[1] - whole.width) // 2, (size[0] - whole.height) // 2))
+    return framed
+
+
+FITS = {  # how a PIL image comes to (height, width)
+    "crop": lambda image, size, resample, of: _resize_and_crop(image, size, of.crop_pct, resample),
+    "squeeze": lambda image, size, resample, of: image.resize(size[::-1], resample),
+    "pad": lambda image, size, resample, of: _pad(image, size, resample, of.mean),
+}
 
 
 def _middle(x, share):

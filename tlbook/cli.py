@@ -109,7 +109,10 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
 
 Folder = Annotated[
     Path,
-    typer.Argument(help="A folder with a folder of images, .txt or .wav files for each class; or a CSV file of texts."),
+    typer.Argument(
+        help="A folder with a folder of images, .txt or .wav files for each class; a CSV file of path,label or "
+        "text,label; or an .npz file of images X and labels y."
+    ),
 ]
 Backbone = Annotated[
     str | None,
@@ -119,6 +122,10 @@ Backbone = Annotated[
 ]
 Groups = Annotated[
     Path | None, typer.Option(help="CSV file of path,group: files of a group stay on one side of the split.")
+]
+Fit = Annotated[
+    str | None,
+    typer.Option(help="How images come to their size: crop (to the middle), squeeze, or pad (all of it in a frame)."),
 ]
 Skip = Annotated[bool, typer.Option("--skip", help="Go on without broken files, and say which.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")]
@@ -154,6 +161,7 @@ def extract(
     out: Annotated[Path, typer.Option(help="The file for the features, or a folder for features.safetensors.")],
     backbone: Backbone = None,
     stage: Annotated[str, typer.Option(help="Where to read the features.")] = "final",
+    fit: Fit = None,
     skip: Skip = False,
     force: Force = False,
 ):
@@ -168,7 +176,7 @@ def extract(
     out = out / "features.safetensors" if out.is_dir() else out
     _check_is_free("--out", out, force)
     data = inputs.folder(folder, on_error="skip" if skip else "raise")
-    features = tlbook.extract(_encoder_for(data, backbone), data, stages=(stage,))
+    features = tlbook.extract(_encoder_for(data, backbone, fit), data, stages=(stage,))
     features.save(out)
     typer.echo(f"{out}: {features.X.shape[0]:,} × {features.X.shape[1]:,} features, labels {features.y.shape}")
 
@@ -201,11 +209,16 @@ def suspect(
     raise typer.Exit(int(bool(found.serious)))
 
 
-def _encoder_for(data, backbone):
+def _encoder_for(data, backbone, fit=None):
     """The encoder of a data set's kind of inputs."""
     from tlbook.kinds import load_encoder
 
-    return load_encoder(data.kind, backbone)
+    encoder = load_encoder(data.kind, backbone)
+    if fit is not None:
+        if encoder.kind != "images":
+            raise ValueError(f"--fit is for images, and these are {encoder.kind}: leave it out")
+        encoder.set_fit(fit)
+    return encoder
 
 
 @app.command(cls=_DefaultsOfFinetune)
@@ -214,11 +227,20 @@ def finetune(
     folder: Folder,
     out: Annotated[Path, typer.Option(help="The folder for the model; it must not exist yet, or be empty.")],
     backbone: Backbone = None,
-    recipe: Annotated[str | None, typer.Option(help="head, bias, full, lp_ft, gradual or surgical.")] = None,
+    recipe: Annotated[
+        str, typer.Option(help="auto tries probes and fine-tuning; or head, bias, full, lp_ft, gradual, surgical.")
+    ] = "auto",
+    minutes: Annotated[float, typer.Option(help="With auto: what fits into these is tried.")] = 10.0,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training part.")] = None,
     lr: Annotated[float | None, typer.Option(help="The learning rate of the deepest stage.")] = None,
-    augment: Annotated[str | None, typer.Option(help="none, flips (four) or dihedral (eight).")] = None,
+    augment: Annotated[
+        str | None, typer.Option(help="none, photo (crops, mirrored), flips (four) or dihedral (eight).")
+    ] = None,
+    fit: Fit = None,
     groups: Groups = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="CSV file of path,label for the files of the folder; group, weight, split.")
+    ] = None,
     skip: Skip = False,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a training that was interrupted.")] = False,
@@ -227,9 +249,13 @@ def finetune(
 
     A quarter of them is held out to test on, a fifth of the others to choose the epoch. A folder that holds
     {train,val,test}/{a folder for each class} is taken as it is; without val, a fifth of train chooses. A CSV file has
-    a first line with the names of its columns: text, label, and group or part where they are known.
+    a first line with the names of its columns: label, and text, or the path of a file; and group, weight or split
+    (train, val, test) where they are known. An .npz file holds uint8 images X (N, H, W[, 3]) and labels y.
 
-    Example: tlbook finetune photos/ --backbone resnet18 --recipe lp_ft --out model/
+    Probes and fine-tunings are compared on held-out folds of all but the test part, the simplest that is as good as the
+    best is kept, and it is tested once.
+
+    Example: tlbook finetune photos/ --backbone resnet18 --minutes 30 --out model/
     """
     from tlbook import device, processes
 
@@ -239,14 +265,21 @@ def finetune(
 
         def begin():
             reserved.enter_context(_reserve(out, folder, checkpoint, resume))
-            return _data_and_split(folder, groups, skip, seed, augment)
+            return _data_and_split(folder, groups, labels, skip, seed, augment)
 
         data, split = _from_first(group, begin)
+        if recipe != "auto" and ctx.get_parameter_source("minutes").name == "COMMANDLINE":
+            raise ValueError(
+                f"--minutes is the clock of --recipe auto, and the recipe is {recipe}: leave one of them out"
+            )
+        recipe = tlbook.recipes.Auto(minutes=minutes, photo=augment != "none") if recipe == "auto" else recipe
         options = {"recipe": recipe, "epochs": epochs, "lr": lr, "augment": None if augment == "none" else augment}
+        if "weight" in data.columns:
+            options["objective"] = tlbook.Objective(sample_weight=data.columns["weight"])
         options = {name: value for name, value in options.items() if value is not None}
         with _going_on_made_clear(checkpoint) if group.is_first else nullcontext():
             found = tlbook.finetune(
-                _encoder_for(data, backbone),
+                _encoder_for(data, backbone, fit),
                 data,
                 split,
                 **options,
@@ -348,13 +381,13 @@ def _lock_open(file):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def _data_and_split(folder, groups, skip, seed, augment):
+def _data_and_split(folder, groups, labels, skip, seed, augment):
     """The examples and their parts: those that the folder has, or drawn by group or at random."""
     from tlbook import data as inputs
 
-    if augment not in (None, "none", "flips", "dihedral"):
-        raise ValueError(f"--augment must be none, flips or dihedral, got {augment!r}")
-    data = inputs.folder(folder, groups=groups, on_error="skip" if skip else "raise")
+    if augment not in (None, "none", "photo", "flips", "dihedral"):
+        raise ValueError(f"--augment must be none, photo, flips or dihedral, got {augment!r}")
+    data = inputs.folder(folder, groups=groups, labels=labels, on_error="skip" if skip else "raise")
     by = "given" if "part" in data.columns else "random" if data.groups is None else "group"
     split = data.split(by=by, seed=seed)
     pairs = inputs.near_duplicates(data, split)

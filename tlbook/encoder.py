@@ -31,6 +31,7 @@ class Encoder(nn.Module):
             a number.
         augmentations: what `tlbook.finetune` may be given for ``augment``.
         libraries: packages by whose versions its features may change.
+        reads: the stages whose pooled outputs, side by side, are what the head reads.
 
     Raises:
         ValueError: the last stage is not "final".
@@ -48,6 +49,7 @@ class Encoder(nn.Module):
     views = {"identity": lambda x: x}
     augmentations = (None,)
     libraries = ()
+    reads = ("final",)
     kind = None  # of inputs, a name out of `tlbook.kinds`, where files of them can be read
 
     def __init__(self, model, name, parts, example):
@@ -114,9 +116,17 @@ class Encoder(nn.Module):
         """The classifier: final features -> logits."""
         return self.model.head
 
-    def reset_head(self, classes):
-        """Replace the head by a linear one at random."""
-        self.model.head = nn.Linear(self.num_features, classes, device=self.device)
+    def reset_head(self, classes, reads=("final",)):
+        """Replace the head by a linear one at random, which reads the pooled outputs of these stages side by side.
+
+        A network whose head reads other stages than "final" predicts, is saved and exported; it is not fine-tuned, and
+        cannot be cut in two.
+        """
+        self.model.head = nn.Linear(self._width_of(reads), classes, device=self.device)
+        self.reads = tuple(reads)
+
+    def _width_of(self, reads):
+        return sum(list(self.stages.values())[self._position(stage)] for stage in reads)
 
     @property
     def device(self):
@@ -160,6 +170,8 @@ class Encoder(nn.Module):
 
     def forward(self, batch):
         """A prepared batch -> logits (B, K)."""
+        if self.reads != ("final",):
+            return self.head(torch.cat(list(self.forward_stages(batch, self.reads).values()), 1))
         return self.forward_head(self.forward_features(batch))
 
     def pool(self, z):
@@ -195,7 +207,12 @@ class Encoder(nn.Module):
         """Return the function from what ``prefix(stage)`` gives to logits; of "final", the head.
 
         In eval mode, ``suffix(s)(prefix(s)(x))`` is ``forward(x)``.
+
+        Raises:
+            ValueError: an unknown stage, or a head that reads other stages than "final".
         """
+        if self.reads != ("final",):
+            raise ValueError(f"the head of {self.name} reads {' and '.join(self.reads)}: no one place cuts it in two")
         if self._position(stage) == len(self.stages) - 1:
             return lambda z: self.head(z)
         parts = sum(list(self.parts.values())[self._position(stage) + 1 :], ())

@@ -30,12 +30,12 @@ def grad_cam(found, inputs, classes=None):
     model = found.model
     x = model.prepare(inputs)
     with torch.enable_grad():
-        A = model.forward_features(x).detach().requires_grad_()
+        A, logits_of = _map_and_rest(model, x)
         if A.ndim != 4:
             raise ValueError(
                 f"{model.name} ends in {A.ndim - 1}-dimensional features, and Grad-CAM needs a map (C, h, w)"
             )
-        logits = model.forward_head(A)
+        logits = logits_of(A)
         channels, *positions = (
             (3, 1, 2) if getattr(model.model, "output_fmt", "") == "NHWC" else (1, 2, 3)
         )  # Swin's last
@@ -44,3 +44,17 @@ def grad_cam(found, inputs, classes=None):
     heat = F.relu((gradient.mean(positions, keepdim=True) * A.detach()).sum(channels))  # (B, h, w)
     heat = F.interpolate(heat[:, None], x.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
     return (heat / heat.amax((1, 2), keepdim=True).clamp_min(1e-12)).cpu().numpy()
+
+
+def _map_and_rest(model, x):
+    """(the map of the deepest stage that the head reads, which wants a gradient; the function from it to logits)."""
+    *others, deepest = sorted(model.reads, key=list(model.stages).index)
+    A = model.forward_features(x) if deepest == "final" else model.prefix(deepest)(x)
+    pooled = model.forward_stages(x, others) if others else {}
+
+    def logits_of(A):
+        at_deepest = model.forward_head(A, pre_logits=True) if deepest == "final" else model.pool(A)
+        of = {name: z.detach() for name, z in pooled.items()} | {deepest: at_deepest}
+        return model.head(torch.cat([of[stage] for stage in model.reads], 1))
+
+    return A.detach().requires_grad_(), logits_of

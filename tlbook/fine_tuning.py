@@ -19,7 +19,8 @@ Lessons 04 and 08. Works cited below:
 import copy
 import math
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -32,8 +33,9 @@ from tlbook.evaluation import evaluate
 from tlbook.probes import balanced
 from tlbook.table import Table
 from tlbook.training.classifier import FineTuned
-from tlbook.training.recipes import recipe_of
+from tlbook.training.recipes import Auto, recipe_of
 from tlbook.training.run import Run, Settings, one_ctrl_c, state_of
+from tlbook.training.search import Search
 from tlbook.training.trainable import audit, freeze, parameter_groups, unfreeze
 
 __all__ = ["Objective", "audit", "distill", "finetune", "freeze", "parameter_groups", "unfreeze"]
@@ -205,17 +207,21 @@ def finetune(
         backbone: Backbone; a copy of it is trained, with a new head of K classes, on the device where it is.
         data: Dataset. split: a `Split` of it, by groups if the question is about new groups.
         recipe: "head", "bias", "full", "lp_ft", "gradual", "surgical", or a `Recipe` such as
-            ``Full(until="blocks.3")``.
+            ``Full(until="blocks.3")``. Or "auto", or an `Auto` such as ``Auto(minutes=30)``: probes of several stages
+            and LP-FT are compared on held-out folds of train and val, which is printed row by row. The simplest that is
+            as good as the best, within a standard error, is fitted to all of train and val; ``tried`` of the result
+            holds the rows (`tlbook.training.search`).
         objective: `Objective`; None is cross-entropy alone. Where it penalises tensors, AdamW's weight decay, which
             pulls towards 0, is switched off for them.
         epochs: passes over the training part.
         lr: of the deepest stage, after the warm-up and before the cosine; None takes the recipe's own (on small data
-            sets: ``benchmarks/results/small_data.json``).
+            sets: ``benchmarks/results/small_data.json``); of "auto", the only one that is tried.
         batch_size: examples a step, over all processes.
         accumulate: parts in which each process takes its share of a batch, one after the other, to save memory.
         clip: the largest norm of a step's gradient; None for none.
         augment: None, "flips" (four views) or "dihedral" (eight: quarter turns and flips, of square images). An
-            example comes in another view each epoch until it has been seen in all.
+            example comes in another view each epoch until it has been seen in all. "photo" is for photographs: a
+            random crop, resized to the whole, and perhaps mirrored, but never upside down; another in each epoch.
         precision: "auto" (bfloat16 on CUDA where the hardware has it, float32 elsewhere), "float32" or "bfloat16".
         store_prefix: False computes the frozen prefix anew in each epoch.
         seed: of everything random.
@@ -243,9 +249,14 @@ def finetune(
     recipe, objective = recipe_of(recipe), Objective() if objective is None else objective
     if not isinstance(objective, Objective):
         raise ValueError(f"objective must be a tl.Objective or None, got {objective!r}")
+    if isinstance(recipe, Auto) and lr is not None:
+        recipe = replace(recipe, rates=(lr,))
     lr = recipe.lr if lr is None else lr
     settings = Settings(epochs, lr, batch_size, accumulate, clip, augment, store_prefix, seed)
     with torch.random.fork_rng([backbone.device] if backbone.device.type == "cuda" else []):
+        if isinstance(recipe, Auto):
+            fit = partial(finetune, backbone, data, objective=objective, precision=precision, **asdict(settings))
+            return _in_hand(Search(fit, backbone, data, split, recipe, objective, settings, checkpoint, resume).run())
         start = {"precision": precision, "checkpoint": checkpoint, "resume": resume}
         run = Run(backbone, data, split, recipe, objective, settings, **start)
         with memory_kept(run.device), one_ctrl_c(run.interrupts):
@@ -257,8 +268,12 @@ def finetune(
                 run.stopped = "Ctrl-C"
     run.say_why_it_stopped()
     history, epoch = Table(run.progress.history), run.progress.epoch
-    found = FineTuned(run.best_model(), history, epoch, tuple(data.class_names), run.start, run.stopped)
-    if run.stopped == "Ctrl-C" and progress.in_notebook():
+    return _in_hand(FineTuned(run.best_model(), history, epoch, tuple(data.class_names), run.start, run.stopped))
+
+
+def _in_hand(found):
+    """What `finetune` returns; in a notebook Ctrl-C is an error, and `interrupted` holds it."""
+    if found.stopped == "Ctrl-C" and progress.in_notebook():
         global interrupted
         interrupted = found
         raise KeyboardInterrupt

@@ -26,7 +26,7 @@ SUSPECTS = {  # what each name means
     "torn panel": "cells of one panel stand in training and in the test",
     "forgotten head": "the optimizer does not hold the head",
     "chosen on the test": "the epoch that was kept is the best one of the test",
-    "shifted labels": "each training cell has the label of the cell before it",
+    "swapped classes": "in training, 1 stood for healthy and 0 for defective",
     "train mode": "the reported cells were answered in training mode, 32 at a time",
     "stale features": "the head was trained on features that other weights had computed",
 }
@@ -124,7 +124,7 @@ def _run(fault, seed):
     optimizer = forgotten or torch.optim.AdamW(body.head.to(body.device).parameters(), lr=3e-3)
     start |= {name: tensor.clone() for name, tensor in body.state_dict().items() if start[name].shape != tensor.shape}
 
-    labels = np.roll(data.labels, 1) if fault == "shifted labels" else data.labels
+    labels = 1 - data.labels if fault == "swapped classes" else data.labels
     history, heads = _train(body.head, optimizer, features, labels, data, split, seed, fault == "double softmax")
     best = [row["test AUC"] if fault == "chosen on the test" else -row["val loss"] for row in history]
     kept = int(np.argmax(best))
@@ -210,9 +210,9 @@ def _chosen_on_the_test(run):
     return run.kept == best["epoch"] != lowest["epoch"]
 
 
-def _shifted_labels(run):
-    z, y, train = _scores(run), run.data.labels, run.split.train
-    return roc_auc_score(np.roll(y, 1)[train], z[train]) > roc_auc_score(y[train], z[train])
+def _swapped_classes(run):
+    train = run.split.train
+    return roc_auc_score(run.data.labels[train], _scores(run)[train]) < 0.25  # far below chance: not for luck
 
 
 def _train_mode(run):
@@ -238,7 +238,7 @@ def _comes_out(run, **how):
 def _scores(run):
     """(N,) logits of "defective", by the run's head on its stored features."""
     with torch.no_grad():
-        z = run.model.head(torch.from_numpy(run.features).to(run.model.device))
+        z = run.model.head(torch.tensor(run.features).to(run.model.device))
     return (z[:, 1] - z[:, 0]).cpu().numpy()
 
 
@@ -248,7 +248,7 @@ EVIDENCE = {
     "torn panel": _torn_panel,
     "forgotten head": _forgotten_head,
     "chosen on the test": _chosen_on_the_test,
-    "shifted labels": _shifted_labels,
+    "swapped classes": _swapped_classes,
     "train mode": _train_mode,
     "stale features": _stale_features,
 }

@@ -20,7 +20,7 @@ BUNDLED = {  # what the course uses without a network -> the package that brings
     "tokens of texts": "tokenizers",
     "notebook runner": "nbclient",
     "notebook kernel": "ipykernel",
-    "widgets": "ipywidgets",
+    "widgets": "anywidget",  # which brings ipywidgets
     "export to ONNX": "onnxscript",
     "check of the ONNX file": "onnxruntime",
 }

@@ -1,7 +1,7 @@
 """The frame around every lesson, written from one source each.
 
     python tlbook/course/frame.py                     # renew the frames: `make links`
-    python tlbook/course/frame.py --repo owner/name   # move the course to another repository
+    python tlbook/course/frame.py --repo owner/name   # tell the course where its repository is
     python tlbook/course/frame.py --record            # keep the score card of the last run as the recorded one
 
 | in the lessons                              | source                              |
@@ -10,6 +10,10 @@
 | `[Kumar et al., 2022](… "kumar2022")`       | references.json, cited by key       |
 | the list of references at the end           | references.json, and what is cited  |
 | the glossary, GLOSSARY.md                   | glossary.json                       |
+
+The address of the repository stands in pyproject.toml alone. `make links` takes it from the git remote "origin", if
+that is on GitHub. Until there is one, no lesson and no README has a link to Colab or Binder, and the set-up cell says
+what to install.
 
 The figure of the READMEs, score_card.png, is the one that lesson 10 is stored with.
 """
@@ -33,11 +37,35 @@ PYPROJECT = ROOT / "pyproject.toml"
 CITED = re.compile(r'\]\(\S+ "([a-z]+\d{4}[a-z]?)"\)')  # [text](link "key")
 PNG = re.compile(r'<img [^>]*src="data:image/png;base64,([^"]+)"')
 NAVIGATION = re.compile(r"^.*\[Course map\]\(.*\n*", re.MULTILINE)
+REPOSITORY = re.compile(r'\n\[project\.urls\]\nRepository = "https://github\.com/([^"]+)"\n')
+GITHUB = re.compile(r"github\.com[:/]([\w.-]+/[\w.-]+?)(?:\.git)?/?$")
+BADGES = re.compile(r"^\[!\[.*colab\.research.*\n\[!\[.*mybinder.*\n· ", re.MULTILINE)
+SETUP = """\
+# Set-up, the same in every lesson.{remark}
+import importlib.util
+
+if importlib.util.find_spec("tlbook") is None:
+    {remedy}
+import numpy as np
+
+import tlbook as tl"""
 
 
 def repository():
-    """owner/name, from the only place that holds it."""
-    return re.search(r'^Repository = "https://github\.com/([^"]+)"', PYPROJECT.read_text(), re.MULTILINE)[1]
+    """owner/name, from the only place that holds it; None as long as there is no address."""
+    found = REPOSITORY.search(PYPROJECT.read_text(encoding="utf-8"))
+    return found and found[1]
+
+
+def remote():
+    """owner/name of the git remote "origin", None if there is none on GitHub."""
+    command = ["git", "config", "--get", "remote.origin.url"]
+    try:
+        address = subprocess.run(command, capture_output=True, text=True, cwd=ROOT).stdout.strip()
+    except FileNotFoundError:  # no git
+        return None
+    found = GITHUB.search(address)
+    return found and found[1]
 
 
 def lessons():
@@ -66,12 +94,36 @@ def navigation(path, titles, repo, colab=True):
         links.insert(0, f"← [{titles[names[here - 1]]}]({names[here - 1]})")
     if here is not None and here + 1 < len(names):
         links.append(f"[{titles[names[here + 1]]}]({names[here + 1]}) →")
-    if colab:
+    if colab and repo:
         links.append(
             f"open in [Colab](https://colab.research.google.com/github/{repo}/blob/main/notebooks/{path.name}) or "
             f"[Binder](https://mybinder.org/v2/gh/{repo}/HEAD?urlpath=lab/tree/notebooks/{path.name})"
         )
     return " · ".join(links)
+
+
+def setup(repo):
+    """The set-up cell. On Colab it installs what a lesson imports, and nothing that Colab has already."""
+    if not repo:
+        remedy = """raise ModuleNotFoundError("In the course's folder: pip install -e '.[course]'")"""
+        return SETUP.format(remark="", remedy=remedy)
+    remark = "\n# On Colab it installs the package next to the torch that is already there."
+    return SETUP.format(remark=remark, remedy=f'%pip install -q "tlbook[lessons] @ git+https://github.com/{repo}"')
+
+
+def badges(text, repo):
+    """A README with the badges of Colab and Binder, or without them as long as there is no address."""
+    text = BADGES.sub("", text)
+    if not repo:
+        return text
+    colab = f"https://colab.research.google.com/github/{repo}/blob/main/notebooks/00_start_here.ipynb"
+    binder = f"https://mybinder.org/v2/gh/{repo}/HEAD?urlpath=lab/tree/notebooks/00_start_here.ipynb"
+    here, there = ("Open in Colab", "Launch Binder") if "\n[中文](" in text else ("在 Colab 中打开", "在 Binder 中运行")
+    lines = (
+        f"[![{here}](https://colab.research.google.com/assets/colab-badge.svg)]({colab})\n"
+        f"[![{there}](https://mybinder.org/badge_logo.svg)]({binder})\n· "
+    )
+    return re.sub(r"^(?=\[(?:中文|English)\]\()", lines, text, count=1, flags=re.MULTILINE)
 
 
 def reference(key, work):
@@ -93,7 +145,7 @@ def framed(path, titles):
             cited |= set(CITED.findall(cell.source))
             cell.source = CITED.sub(lambda m: f']({works[m[1]]["link"]} "{m[1]}")', cell.source)
         if "setup" in cell.metadata.get("tags", ()):
-            cell.source = re.sub(r"git\+https://github\.com/[^\"]+", f"git+https://github.com/{repo}", cell.source)
+            cell.source = setup(repo)
     first, last = notebook.cells[0], notebook.cells[-1]
     heading, text = NAVIGATION.sub("", first.source).split("\n", 1)
     first.source = f"{heading}\n\n{navigation(path, titles, repo)}\n\n{text.strip()}"
@@ -141,6 +193,8 @@ def frame():
         nbformat.write(framed(path, titles), path)
     (ROOT / "GLOSSARY.md").write_text(glossary_page(), encoding="utf-8")
     (NOTEBOOKS / "score_card.png").write_bytes(figure())
+    for path in (ROOT / "README.md", ROOT / "README.zh.md"):
+        path.write_text(badges(path.read_text(encoding="utf-8"), repository()), encoding="utf-8")
 
 
 def figure():
@@ -154,10 +208,12 @@ def figure():
 
 
 def move(repo):
-    """Write another repository into pyproject.toml and whatever else links to it; the lessons follow by `frame`."""
-    old = repository()
-    for path in (PYPROJECT, ROOT / "README.md", ROOT / "README.zh.md"):
-        path.write_text(path.read_text(encoding="utf-8").replace(old, repo), encoding="utf-8")
+    """Write the address of the repository into pyproject.toml; what links to it follows by `frame`."""
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
+        raise ValueError(f"repo must be owner/name, got {repo!r}")
+    text = REPOSITORY.sub("", PYPROJECT.read_text(encoding="utf-8"))
+    address = f'\n[project.urls]\nRepository = "https://github.com/{repo}"\n'
+    PYPROJECT.write_text(text.replace("\n[tool.hatch.version]", f"{address}\n[tool.hatch.version]"), encoding="utf-8")
 
 
 def record():
@@ -174,11 +230,11 @@ def record():
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repo", help="owner/name")
+    parser.add_argument("--repo", help="owner/name; that of the git remote when left out")
     parser.add_argument("--record", action="store_true")
     arguments = parser.parse_args()
-    if arguments.repo:
-        move(arguments.repo)
+    if address := arguments.repo or remote():
+        move(address)
     if arguments.record:
         record()
     frame()

@@ -17,6 +17,7 @@ import psutil
 from tlbook import cache
 from tlbook.table import Table
 
+_VIEW = "application/vnd.jupyter.widget-view+json"
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
 _KERNEL_ENDED = "The kernel ended: the run was interrupted, or the machine ran out of memory."
@@ -94,6 +95,7 @@ def run_lesson(path, copy):
         km=_kernel_manager(),
         timeout=None,
         record_timing=False,
+        store_widget_state=False,  # of a widget a stored notebook keeps the sentence that stands in its place
         resources={"metadata": {"path": str(path.parent)}},
         on_notebook_start=lambda notebook: memory.watch(client.km.provisioner.pid),
         on_cell_executed=lambda **_: bar.update(),
@@ -149,6 +151,9 @@ def _headline(cells):
 def _write(notebook, path):
     import nbformat
 
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if _VIEW not in output.get("data", ())]
     with cache.atomic(path) as part:
         nbformat.write(notebook, part)
 

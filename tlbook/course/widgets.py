@@ -1,13 +1,16 @@
 """What can be turned by hand, each with a static twin that a page without a kernel shows as well."""
 
-import html
+import io
+from functools import cache
 
 import numpy as np
 import torch
+from PIL import Image
 
 from tlbook.evaluation import compare
-from tlbook.figures import BLUE, GREY, ORANGE
-from tlbook.plots import draws_figure, interpolation, interpolation_figure, picture, plt, show
+from tlbook.figures import BLUE, GREY, ORANGE, Picture
+from tlbook.images import to_rgb
+from tlbook.plots import draws_figure, interpolation, interpolation_figure, pixels, plt, show
 from tlbook.probes import linear_probe
 from tlbook.responses import maps
 
@@ -24,27 +27,25 @@ def stage_explorer(backbone, data, features):
         features: `Features` of ``data`` with a block for each stage to choose from, named as the stages are.
 
     Returns:
-        ipywidgets.VBox; its children are the cell's number, the stage, and the picture.
+        `controls.Explorer`; its children are the cell's number, the stage, the picture, and the text.
 
     Raises:
         ValueError: data without groups; features of other examples; a stage whose output is no feature map.
 
     Lesson 02.
     """
-    import ipywidgets
+    from tlbook.course.controls import Choice, Slider
 
-    says = _probes(data, features)
-    cell = ipywidgets.IntSlider(value=0, max=len(data) - 1, description="cell", continuous_update=False)
-    stage = ipywidgets.Dropdown(options=list(features.blocks), description="stage")
-    picture = ipywidgets.HTML()
+    says, stages = _probes(data, features), list(features.blocks)
+    cell = Slider(label="cell", max=len(data) - 1)
+    stage = Choice(label="stage", options=stages, value=stages[0])
 
-    def draw(_=None):
-        picture.value = _html(*stage_figure(backbone, data, features, [cell.value], [stage.value], says))
+    @cache
+    def drawn(i, where):
+        figure, alt = stage_figure(backbone, data, features, [i], [where], says)
+        return _html(figure, alt), alt
 
-    for control in (cell, stage):
-        control.observe(draw, names="value")
-    draw()
-    return ipywidgets.VBox([cell, stage, picture])
+    return _explorer([cell, stage], lambda: drawn(int(cell.value), stage.value))
 
 
 def stage_explorer_static(backbone, data, features, cells, stages):
@@ -102,7 +103,7 @@ def panel_draw_explorer(features, split, draws, C=1e-3):
             ``split.test``. draws: {number of panels: AUCs of random draws}. C: of the probe, fixed.
 
     Returns:
-        ipywidgets.VBox; its children are the choice of panels, the picture, and the text.
+        `controls.Explorer`; its children are the choice of panels, the picture, and the text.
 
     Lesson 01. Its static twin is `panel_draw_explorer_static`.
     """
@@ -110,21 +111,24 @@ def panel_draw_explorer(features, split, draws, C=1e-3):
 
     groups, labels = features.groups[split.train], features.y[split.train]
     options = [(f"panel {g}: {labels[groups == g].mean():.0%} defective", int(g)) for g in np.unique(groups)]
-    panels = ipywidgets.SelectMultiple(options=options, value=[g for _, g in options[:4]], rows=8)
-    picture, text = ipywidgets.HTML(), ipywidgets.HTML()
+    panels = ipywidgets.SelectMultiple(
+        options=options,
+        value=[g for _, g in options[:4]],
+        rows=8,
+        description="panels",
+        tooltip="labelled panels: choose several with Ctrl or Shift",
+    )
+    latest = ["", ""]
 
-    def draw(_=None):
+    def show():
         rows = split.train[np.isin(groups, panels.value)]
         if len(np.unique(features.y[rows])) < 2:
-            text.value = "These panels have cells of one class only: choose another one too."
-            return
+            return latest[0], "These panels have cells of one class only: choose another one too."
         auc = linear_probe(features, split._replace(train=rows), C=C).evaluate(features, split.test).auc
-        picture.value = _html(*draws_figure({"random draws": draws}, own=(len(panels.value), auc)))
-        text.value = f"{len(panels.value)} panels, {len(rows)} cells: AUC {auc:.3f} on the panels that judge"
+        latest[0] = _html(*draws_figure({"random draws": draws}, own=(len(panels.value), auc)))
+        return latest[0], f"{len(panels.value)} panels, {len(rows)} cells: AUC {auc:.3f} on the panels that judge"
 
-    panels.observe(draw, names="value")
-    draw()
-    return ipywidgets.VBox([panels, picture, text])
+    return _explorer([panels], show)
 
 
 def panel_draw_explorer_static(draws):
@@ -140,14 +144,15 @@ def interpolation_slider(curves, metric="auc"):
             the same examples. metric: of `Evaluation`.
 
     Returns:
-        ipywidgets.VBox; its children are α, the picture, and the text.
+        `controls.Explorer`; its children are α, the picture, and the text. All of them are computed before: a move only
+        shows them.
 
     Raises:
         ValueError: a curve without an α that another has or without an end; evaluations of other examples.
 
     Lesson 05. Its static twin is `interpolation_slider_static`.
     """
-    import ipywidgets
+    from tlbook.course.controls import Slider
 
     lines = {f"{split}, {treatment}": found for split, how in curves.items() for treatment, found in how.items()}
     alphas = sorted({alpha for found in lines.values() for alpha in found})
@@ -155,18 +160,13 @@ def interpolation_slider(curves, metric="auc"):
         absent = sorted({0, 1, *alphas} - set(found))
         if absent:
             raise ValueError(f"the curve {name!r} has no value at α = {', '.join(f'{alpha:g}' for alpha in absent)}")
-    options = [(f"{alpha:g}", alpha) for alpha in alphas]
-    alpha = ipywidgets.SelectionSlider(options=options, value=1, description="α", continuous_update=False)
-    picture, text = ipywidgets.HTML(), ipywidgets.HTML()
+    shown = {}
+    for alpha in alphas:
+        rows = [_against_ends(name, found, alpha, metric) for name, found in lines.items()]
+        shown[alpha] = _html(*interpolation_figure(curves, metric, at=alpha)), "\n".join([f"α = {alpha:g}", *rows])
 
-    def draw(_=None):
-        picture.value = _html(*interpolation_figure(curves, metric, at=alpha.value))
-        rows = [_against_ends(name, found, alpha.value, metric) for name, found in lines.items()]
-        text.value = "<pre>" + html.escape("\n".join(rows)) + "</pre>"
-
-    alpha.observe(draw, names="value")
-    draw()
-    return ipywidgets.VBox([alpha, picture, text])
+    alpha = Slider(label="α", values=alphas, texts=[f"{alpha:g}" for alpha in alphas], value=1)
+    return _explorer([alpha], lambda: shown[alpha.value])
 
 
 def interpolation_slider_static(curves, metric="auc"):
@@ -191,32 +191,24 @@ def threshold_slider(found, missed=10):
         missed: the price of a missed defect in false alarms, to begin with.
 
     Returns:
-        ipywidgets.VBox; its children are the threshold, the price, the picture, and the text.
+        `controls.Explorer`; its children are the threshold, the price, the picture, and the text.
 
     Raises:
         ValueError: more than two classes, a price that is not above 0.
 
     Its static twin is `threshold_slider_static`.
     """
-    import ipywidgets
+    from tlbook.course.controls import Slider
 
-    threshold = ipywidgets.FloatSlider(
-        value=0.5, min=0, max=1, step=0.01, description="threshold", continuous_update=False
-    )
     prices = sorted({1, 2, 5, 10, 20, 50, missed})
-    price = ipywidgets.SelectionSlider(
-        options=prices, value=missed, description="a miss costs", continuous_update=False
-    )
-    picture, text = ipywidgets.HTML(), ipywidgets.HTML()
+    threshold = Slider(label="threshold", value=0.5, max=1, step=0.01)
+    price = Slider(label="a miss costs", values=prices, texts=[f"{price:g}" for price in prices], value=missed)
 
-    def draw(_=None):
-        picture.value = _html(*threshold_figure(found, price.value, threshold.value))
-        text.value = "<pre>" + html.escape("\n".join(_at_threshold(found, price.value, threshold.value))) + "</pre>"
+    def show():
+        drawn = _html(*threshold_figure(found, price.value, threshold.value))
+        return drawn, "\n".join(_at_threshold(found, price.value, threshold.value))
 
-    for control in (threshold, price):
-        control.observe(draw, names="value")
-    draw()
-    return ipywidgets.VBox([threshold, price, picture, text])
+    return _explorer([threshold, price], show)
 
 
 def threshold_slider_static(found, missed=10):
@@ -306,5 +298,153 @@ def _probes(data, features):
     return says
 
 
+def embedding_explorer(features, data, index=None):
+    """Show a widget: the examples as points of a plane; choose one, see its image and those nearest to it.
+
+    The plane is that of the two directions of largest variance; nearest are the images of the most similar features,
+    which a plane can only hint at.
+
+    Args:
+        features: `Features` of N examples. data: the Dataset they are of. index: the examples to draw, at most 1,000.
+
+    Returns:
+        `controls.Explorer`; its children are the points, the picture, and the text.
+
+    Raises:
+        ValueError: features of other examples; more than 1,000 points.
+
+    Its static twin is `embedding_explorer_static`.
+    """
+    from sklearn.decomposition import PCA
+
+    from tlbook.course.controls import Points
+
+    Z, index = _standardised(features, data, index)
+    if len(index) > 1000:
+        raise ValueError(f"{len(index):,} points are too many to choose among: give at most 1,000 by index")
+    plane = PCA(2, random_state=0).fit_transform(Z)
+    plane = (plane - plane.min(0)) / np.ptp(plane, axis=0)
+    labels = data.labels[index]
+    points = Points(
+        label="examples",
+        points=[[*place, int(k)] for place, k in zip(plane.round(4).tolist(), labels, strict=True)],
+        texts=[f"{i}: {data.class_names[k]}" for i, k in zip(index, labels, strict=True)],
+    )
+
+    @cache
+    def drawn(at):
+        figure, alt = _neighbours_figure(Z, data, index, [at])
+        return _html(figure, alt), alt
+
+    return _explorer([points], lambda: drawn(points.value))
+
+
+def embedding_explorer_static(features, data, chosen, index=None):
+    """Show what `embedding_explorer` shows of the ``chosen`` examples (positions in ``data``), a row for each."""
+    Z, index = _standardised(features, data, index)
+    rows = [int(np.flatnonzero(index == i)[0]) for i in chosen]
+    show(*_neighbours_figure(Z, data, index, rows), photographs=True)
+
+
+def _standardised(features, data, index):
+    if not np.array_equal(features.y, data.labels):
+        raise ValueError("features and data are not of the same examples: extract the features from this data")
+    index = np.arange(len(data)) if index is None else np.asarray(index)
+    X = np.asarray(features.X[index], dtype=np.float64)
+    return (X - X.mean(0)) / (X.std(0) + 1e-9), index
+
+
+def _neighbours_figure(Z, data, index, rows, nearest=4):
+    """Draw an example in each row, and beside it the ``nearest`` others by the cosine of their features."""
+    unit = Z / (np.linalg.norm(Z, axis=1, keepdims=True) + 1e-9)
+    figure, axes = plt.subplots(len(rows), 1 + nearest, figsize=(7.2, 1.9 * len(rows)), squeeze=False)
+    told = []
+    for row, at in zip(axes, rows, strict=True):
+        others = [j for j in np.argsort(-unit @ unit[at]) if j != at][:nearest]
+        for axis, j in zip(row, [at, *others], strict=True):
+            image, label = data[int(index[j])]
+            axis.imshow(pixels(image), cmap="gray", vmin=0, vmax=255)
+            axis.set_title(f"{index[j]}: {data.class_names[label]}", fontsize=10, parse_math=False)
+            axis.set(xticks=[], yticks=[])
+        names = [f"{index[j]} ({data.class_names[data.labels[index[j]]]})" for j in (at, *others)]
+        told.append(f"{names[0]}; nearest: {', '.join(names[1:])}")
+    figure.tight_layout()
+    return figure, "Examples and those of the most similar features. " + ". ".join(told) + "."
+
+
+def own_image(found):
+    """Show a widget: give an image of your own, see which class a classifier takes it for.
+
+    Args:
+        found: `tlbook.training.classifier.FineTuned`, of images.
+
+    Returns:
+        `controls.Explorer`; its children are the button, the picture, and the text.
+
+    Its static twin is `own_image_static`.
+    """
+    import ipywidgets
+
+    upload = ipywidgets.FileUpload(accept="image/*", description="Choose an image", tooltip="Choose an image")
+
+    def shown():
+        if not upload.value:
+            return "", "No image was given yet."
+        given = upload.value[0]
+        try:
+            image = to_rgb(Image.open(io.BytesIO(bytes(given["content"]))))
+        except (OSError, ValueError) as error:
+            return "", f"{given['name']} is not readable as an image ({error})"
+        figure, alt = _answers_figure(found, [image], [given["name"]])
+        return _html(figure, alt), alt
+
+    return _explorer([upload], shown)
+
+
+def own_image_static(found, images, names):
+    """Show what `own_image` shows, for several images at once. images: PIL images or tensors. names: a text each."""
+    show(*_answers_figure(found, images, names), photographs=True)
+
+
+def _answers_figure(found, images, names, most=5):
+    """Draw each image beside bars of its most probable classes."""
+    figure, axes = plt.subplots(len(images), 2, figsize=(7.2, 2.2 * len(images)), squeeze=False)
+    told = []
+    for row, image, name, p in zip(axes, images, names, found.predict(list(images)), strict=True):
+        top = np.argsort(-p)[:most]
+        row[0].imshow(pixels(image), cmap="gray", vmin=0, vmax=255)
+        row[0].set_title(name, fontsize=10, parse_math=False)
+        row[0].set(xticks=[], yticks=[])
+        row[1].barh(range(len(top)), p[top], color=BLUE)
+        row[1].set_yticks(range(len(top)), [f"{found.class_names[k]}: {p[k]:.2f}" for k in top], parse_math=False)
+        row[1].set(xlim=(0, 1), xlabel="probability")
+        row[1].invert_yaxis()
+        told.append(f"{name}: " + ", ".join(f"{found.class_names[k]} {p[k]:.2f}" for k in top))
+    figure.tight_layout()
+    return figure, "; ".join(told) + "."
+
+
+def _explorer(controls, show):
+    """The box of ``controls``, of the picture that ``show()`` returns, and of the text that it returns, read aloud."""
+    import ipywidgets
+
+    from tlbook.course.controls import Explorer, Status
+
+    picture, text = ipywidgets.HTML(), Status()
+
+    def draw(_=None):
+        picture.value, text.value = show()
+
+    for control in controls:
+        control.observe(draw, names="value")
+    draw()
+    return Explorer([*controls, picture, text])
+
+
 def _html(figure, alt):
-    return picture(figure, alt)._repr_html_()
+    """A figure for a widget: fewer pixels than on a page, so that a move answers at once."""
+    drawn = io.BytesIO()
+    figure.tight_layout()
+    figure.savefig(drawn, format="png", dpi=110)
+    plt.close(figure)
+    return Picture(drawn.getvalue(), alt, round(96 * figure.get_figwidth()))._repr_html_()

@@ -337,33 +337,44 @@ def _as_picture(image):
     return Image.fromarray(image.permute(1, 2, 0).squeeze(-1).cpu().numpy())
 
 
-def from_dataset(dataset, *, class_names=None, groups=None, name=None, fingerprint=None):
-    """Take any map-style dataset of (input, label): torchvision's, a list of pairs, …
+def from_dataset(dataset, *, class_names=None, groups=None, name=None, fingerprint=None, columns=None):
+    """Take any map-style dataset of (input, label) or of dicts: torchvision's, Hugging Face's, a list of pairs.
 
     torchvision's classes download what is not yet in their ``root``. Give them the folder that ``TLBOOK_MIRROR`` names,
     and without a network they find there what was put there before, in their own layout (``FashionMNIST/raw/…``).
 
     Args:
-        dataset: has ``len()`` and ``dataset[i] -> (input, label)``; labels are integers from 0.
-        class_names: the K names; without them ``dataset.classes``, or the numbers 0 … K − 1.
-        groups: (N,) what belongs together.
+        dataset: has ``len()`` and ``dataset[i] -> (input, label)``, or a dict; labels are integers from 0, or strings
+            in a dict.
+        class_names: the K names; without them those of a ``ClassLabel``, ``dataset.classes`` (of a ``Subset``, the
+            whole's), the strings themselves, or the numbers 0 … K − 1.
+        groups: (N,) what belongs together; or the name of a column of dicts.
         fingerprint: a string that stands for the inputs; without it they are read through once to cache features.
+        columns: (input, label), the names of the two in a dict, where they cannot be told.
 
     Raises:
-        TypeError: no such data set. ValueError: an empty one, a label that is not an integer, or outside the classes.
+        TypeError: no such data set. ValueError: an empty one, a label that is not an integer, or outside the classes;
+            dicts in which input and label cannot be told.
 
     >>> from_dataset([("good", 1), ("bad", 0), ("fine", 1)], class_names=("negative", "positive"))
     Dataset 'list': 3 examples (negative 1, positive 2)
+    >>> from_dataset([{"text": "good", "label": "yes"}, {"text": "bad", "label": "no"}])
+    Dataset 'list': 2 examples (no 1, yes 1)
     >>> import os, torchvision
     >>> root = os.environ.get("TLBOOK_MIRROR", "data")
     >>> clothes = from_dataset(torchvision.datasets.FashionMNIST(root, download=True))  # doctest: +SKIP
     """
-    _check_is_map_style(dataset)
-    labels = _labels_of(dataset)
+    pairs, names, rows = _checked_pairs(dataset, columns)
+    labels = _labels_of(pairs)
+    if isinstance(groups, str):
+        groups = _no_columns(groups) if rows is None else rows.column(groups)
+    if rows is not None and all(isinstance(label, str) for label in labels):
+        names = names or sorted(set(labels))
+        labels = [_place(i, label, names) for i, label in enumerate(labels)]
     if class_names is None:
-        class_names = getattr(dataset, "classes", None) or [str(k) for k in range(int(_as_labels(labels).max()) + 1)]
+        class_names = names or [str(k) for k in range(int(_as_labels(labels).max()) + 1)]
     return Dataset(
-        inputs=_Inputs(dataset, fingerprint),
+        inputs=_Inputs(pairs, fingerprint),
         labels=labels,
         class_names=class_names,
         groups=groups,
@@ -371,21 +382,99 @@ def from_dataset(dataset, *, class_names=None, groups=None, name=None, fingerpri
     )
 
 
-def _check_is_map_style(dataset):
+def _checked_pairs(dataset, columns):
+    """(what gives (input, label) at i, the names of the classes or None, the `_Rows` where these are dicts)."""
     from torch.utils.data import DataLoader
 
     kind = type(dataset).__name__
     if isinstance(dataset, DataLoader):
         raise TypeError(f"dataset must give one example at a time, got a {kind} of batches: pass its .dataset")
+    if isinstance(dataset, dict) and dataset and all(hasattr(part, "__getitem__") for part in dataset.values()):
+        parts = ", ".join(map(repr, list(dataset)[:5]))
+        raise TypeError(
+            f"dataset must be one data set, got a {kind} of {parts}: dataset[{next(iter(dataset))!r}] is one"
+        )
     if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
         raise TypeError(
             f"dataset must have len() and dataset[i], got a {kind}: pass list({kind}), if it fits in memory"
         )
     if not len(dataset):
         raise ValueError(f"dataset is empty: the {kind} has no examples")
-    if isinstance(dataset, (str, dict)) or not isinstance(first := dataset[0], (tuple, list)) or len(first) < 2:
+    first = None if isinstance(dataset, (str, dict)) else dataset[0]
+    if isinstance(first, dict):
+        rows = _Rows(dataset, first, columns)
+        return rows, rows.class_names, rows
+    if not isinstance(first, (tuple, list)) or len(first) < 2:
         got = kind if isinstance(dataset, (str, dict)) else f"a {type(first).__name__}"
-        raise TypeError(f"dataset[0] must be a pair (input, label), got {got}: pass a list of such pairs")
+        raise TypeError(f"dataset[0] must be a pair (input, label), or a dict, got {got}: pass a list of such pairs")
+    if columns is not None:
+        _no_columns(columns)
+    whole = dataset
+    while not hasattr(whole, "classes") and hasattr(whole, "indices") and hasattr(whole, "dataset"):  # a Subset
+        whole = whole.dataset
+    return dataset, getattr(whole, "classes", None), None
+
+
+def _no_columns(given):
+    raise ValueError(f"columns and groups name columns of dicts, and dataset[i] is a pair: leave out {given!r}")
+
+
+class _Rows:
+    """A data set of dicts as one of pairs (input, label). Hugging Face's `datasets` gives such, with its features."""
+
+    INPUTS, LABELS = ("image", "img", "text", "sentence", "audio"), ("label", "labels", "fine_label")
+
+    def __init__(self, dataset, first, columns):
+        self.dataset, features = dataset, getattr(dataset, "features", None) or {}
+        named = [name for name, feature in features.items() if getattr(feature, "names", None)]  # ClassLabel
+        if columns is None:
+            inputs = [name for name in self.INPUTS if name in first]
+            labels = [name for name in self.LABELS if name in first] or named
+            if len(inputs) != 1 or len(labels) != 1:
+                raise ValueError(
+                    f"dataset[0] has {', '.join(map(repr, first))}, and which are input and label cannot be told: give "
+                    "columns=(input, label)"
+                )
+            columns = inputs[0], labels[0]
+        missing = [name for name in columns if name not in first]
+        if len(columns) != 2 or missing:
+            raise ValueError(
+                f"columns must be the names of input and label out of {', '.join(map(repr, first))}, got {columns!r}"
+            )
+        self.input, self.label = columns
+        self.class_names = list(features[self.label].names) if self.label in named else None
+        if hasattr(dataset, "features"):  # a column at once, without decoding the images
+            self.targets = list(dataset[self.label])
+            self._check(self.targets)
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getitem__(self, i):
+        row = self.dataset[i]
+        self._check([row[self.label]], i)
+        return row[self.input], row[self.label]
+
+    def column(self, name):
+        if name not in (first := self.dataset[0]):
+            raise ValueError(f"groups must be one of the columns {', '.join(map(repr, first))}, got {name!r}")
+        at_once = hasattr(self.dataset, "features")
+        return list(self.dataset[name]) if at_once else [self.dataset[i][name] for i in range(len(self))]
+
+    def _check(self, labels, first=0):
+        for i, label in enumerate(labels, first):
+            if label is None or isinstance(label, (list, tuple)) or np.ndim(label):
+                got = "no label" if label is None else f"the labels {label!r}"
+                raise ValueError(
+                    f"example {i} has {got}, and one is learned: leave it out, or make one data set for each label "
+                    "(yes or no); shares of votes go to tl.Objective(soft_targets=…)"
+                )
+
+
+def _place(i, label, names):
+    if label not in names:
+        raise ValueError(f"label {label!r} of example {i} is none of the classes {tuple(names)}: correct it")
+    return list(names).index(label)
 
 
 def _labels_of(dataset):
@@ -395,7 +484,9 @@ def _labels_of(dataset):
         y = dataset[i][1]
         return y.item() if hasattr(y, "item") and np.ndim(y) == 0 else y  # of a tensor or array without dimensions
 
-    targets = getattr(dataset, "targets", None)  # torchvision's name: labels without decoding the images
+    if isinstance(dataset, _Rows):
+        return getattr(dataset, "targets", None) or [label(i) for i in range(len(dataset))]
+    targets = _targets_of(dataset)
     if targets is not None and getattr(dataset, "target_transform", None) is None and len(targets) == len(dataset):
         targets = _as_labels(targets)
         spread = np.linspace(0, len(targets) - 1, 8).astype(int)
@@ -403,6 +494,16 @@ def _labels_of(dataset):
         if all(label(int(i)) == targets[i] for i in np.union1d(spread, of_each_class)):
             return targets
     return [label(i) for i in range(len(dataset))]
+
+
+def _targets_of(dataset):
+    """torchvision's name for labels that are known without decoding the images; of a Subset those of the whole."""
+    if hasattr(dataset, "targets"):
+        return dataset.targets
+    if hasattr(dataset, "indices") and hasattr(dataset, "dataset"):
+        whole = _targets_of(dataset.dataset)
+        return None if whole is None else _as_labels(whole)[np.asarray(dataset.indices)]
+    return None
 
 
 class Tensors:

@@ -7,7 +7,7 @@ import numpy as np
 
 from tlbook import images
 from tlbook.data.dataset import Dataset
-from tlbook.kinds import KINDS, kind_of, read_table, text_bits
+from tlbook.kinds import KINDS, kind_of
 
 FEWEST = 4  # images of a class: two to train on, as C is chosen on held-out ones of them, one to choose, one to test on
 PARTS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
@@ -44,17 +44,24 @@ def image_folder(path, *, groups=None, on_error="raise"):
     return _class_folder(path, KINDS["images"], groups, on_error)
 
 
-def folder(path, *, groups=None, on_error="raise"):
-    """Take a folder that holds a folder for each class, of images, of .txt or of .wav files; or a CSV file of texts.
+def folder(path, *, groups=None, labels=None, on_error="raise"):
+    """Take a folder that holds a folder for each class, of images, .txt or .wav files; or a table of examples.
 
     Of a folder everything is as `image_folder` says, whatever the kind of the files, which is that of most of them.
     Texts are UTF-8; inputs are strings, or `tlbook.speech.Sound`.
 
-    A CSV file begins with a line that names its columns, among them ``text`` and ``label``; ``group`` and ``part``
-    ("train", "val", "test") may be there, and every other column is kept in ``columns``.
+    A CSV file begins with a line that names its columns, among them ``label``, and ``text`` or ``path`` (of a file,
+    relative to the CSV file). There may be ``group``, ``split`` ("train", "val", "test"; ``part`` is the same) and
+    ``weight`` (numbers of at least 0, for ``Objective(sample_weight=data.columns["weight"])``); every column is kept in
+    ``columns``. What is wrong with a row is said with its number.
+
+    An .npz file (``np.savez``) holds images X, (N, H, W) or (N, H, W, 3) uint8, and y, N integers or strings; of the
+    same length group, split and weight may be there, and class_names, what the integers mean. Images are prepared as
+    files of them would be. Nothing in it is unpickled.
 
     Args:
-        path: the folder, or the CSV file.
+        path: the folder, the CSV file or the .npz file.
+        labels: a CSV file with the columns path and label for the files of the folder, to which its paths are relative.
         groups, on_error: as of `image_folder`.
 
     Returns:
@@ -67,49 +74,22 @@ def folder(path, *, groups=None, on_error="raise"):
 
     Lesson 09.
     """
-    if Path(path).suffix.lower() == ".csv":
-        if groups is not None:
-            raise ValueError(f"groups of a CSV file stand in its column 'group', not in {groups!r}")
-        return _table(Path(path), on_error)
+    from tlbook.data import tables
+
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
+    suffix = Path(path).suffix.lower()
+    if groups is not None and (labels is not None or suffix in (".csv", ".npz")):
+        raise ValueError(f"groups of a CSV or .npz file stand in its column 'group', not in {groups!r}")
+    if labels is not None:
+        if not Path(path).is_dir():
+            raise FileNotFoundError(f"{path} is not a folder: paths in {labels} are relative to one")
+        return tables.table(Path(labels), path, on_error)
+    if suffix == ".csv":
+        return tables.table(Path(path), None, on_error)
+    if suffix in (".npz", ".npy"):
+        return tables.arrays(Path(path), on_error)
     return _class_folder(path, kind_of(path), groups, on_error)
-
-
-def _table(path, on_error):
-    """The Dataset of a CSV file with the columns text and label."""
-    columns = read_table(path)
-    missing = [name for name in ("text", "label") if name not in columns]
-    if missing:
-        raise ValueError(
-            f"{path} has no column {missing[0]!r}, only {', '.join(columns)}: rename the one that is meant"
-        )
-    texts, labels = columns.pop("text"), np.array([label.strip() for label in columns.pop("label")])
-    is_good = np.array([bool(text.strip()) and bool(label) for text, label in zip(texts, labels, strict=True)])
-    problems = [f"{path}, row {i + 2}: no text, or no label" for i in np.flatnonzero(~is_good)]
-    found, counts = np.unique(labels[is_good], return_counts=True)
-    problems += [
-        f"{path}: {n} texts of {name!r}, fewer than {FEWEST}"
-        for name, n in zip(found.tolist(), counts, strict=True)
-        if n < FEWEST
-    ]
-    _raise_or_warn(path, problems, on_error)
-
-    names = found[counts >= FEWEST].tolist()
-    if len(names) < 2:
-        raise ValueError(
-            f"{path} has {len(names)} labels with enough texts ({', '.join(names)}): at least two are needed"
-        )
-    rows = np.flatnonzero(is_good & np.isin(labels, names))
-    inputs = [texts[i] for i in rows]
-    columns = {name: np.array(values)[rows] for name, values in columns.items()}
-    columns |= {"path": np.array([f"row {i + 2}" for i in rows]), "bits": np.array([text_bits(x) for x in inputs])}
-    return Dataset(
-        inputs=inputs,
-        labels=np.searchsorted(names, labels[rows]),
-        class_names=tuple(names),
-        groups=columns.get("group"),
-        columns=columns,
-        name=path.stem,
-    )
 
 
 def _class_folder(path, kind, groups, on_error):
@@ -122,7 +102,7 @@ def _class_folder(path, kind, groups, on_error):
 
     part_of = _parts_of_a_split(root)
     of_class, bits, problems = _files_of_classes(root, part_of, kind)
-    _raise_or_warn(root, problems, on_error)
+    raise_or_warn(root, problems, on_error)
     of_class = {name: files for name, files in of_class.items() if len(files) >= FEWEST}
     if len(of_class) < 2:
         raise ValueError(
@@ -212,7 +192,8 @@ def _parts_of_a_split(root):
     return part_of
 
 
-def _raise_or_warn(root, problems, on_error):
+def raise_or_warn(root, problems, on_error):
+    """An error that lists what is wrong in a folder or file, or a warning where ``on_error`` is "skip"."""
     if not problems:
         return
     listed = "\n  ".join([*problems[:20], *([f"… and {len(problems) - 20} more"] if len(problems) > 20 else [])])

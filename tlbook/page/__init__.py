@@ -51,7 +51,9 @@ def write(folder, model):
     """
     trained = isinstance(model, FineTuned)
     backbone = model.model if trained else model
-    if backbone.kind == "images" and backbone.interpolation.lower() not in _FILTERS:
+    if backbone.kind != "images":
+        raise ValueError(f"a page takes pictures, and {backbone.name} takes {backbone.kind}")
+    if backbone.interpolation.lower() not in _FILTERS:
         raise ValueError(f"a page resizes by {', '.join(_FILTERS)}, and {backbone.name} by {backbone.interpolation}")
     output = "probabilities" if trained else "features"
     with whole_folder(folder, 40e6) as part:

@@ -11,28 +11,48 @@ from tlbook import cache, progress
 from tlbook.forward import Prefix, outputs
 from tlbook.loading import eval_batch_size, load, read_ahead
 
-AUGMENTATIONS = {None: (0,), "flips": (0, 2, 4, 6), "dihedral": tuple(range(8))}  # the views that each draws from
+AUGMENTATIONS = {None: (0,), "flips": (0, 2, 4, 6), "dihedral": tuple(range(8)), "photo": None}  # views to draw from
+VIEWS = 8  # views that can be named; one of "photo" is a random number from here on
+LEAST = 0.5  # of the area of a photograph stays in its crop
 IN_MEMORY = 256 * 2**20  # bytes of stored prefix; beyond it they go to disk
 
 
 def apply_views(batch, views):
     """Show each image in its view: v mod 4 quarter turns, then mirrored from 4 on. (B, C, H, W), (B,) -> (B, C, H, W).
 
-    Views 0, 2, 4, 6 are the four flips; 0 … 7 are all symmetries of the square.
+    Views 0, 2, 4, 6 are the four flips; 0 … 7 are all symmetries of the square. From 8 on a view is the number that a
+    random crop, resized to the whole, and a random mirroring are drawn with (`photo_view`).
 
     Raises:
         ValueError: a quarter turn of images that are not square.
     """
-    if (views % 2).any() and batch.shape[-1] != batch.shape[-2]:
+    if (views[views < VIEWS] % 2).any() and batch.shape[-1] != batch.shape[-2]:
         raise ValueError(
             f"quarter turns need square images, got {tuple(batch.shape[-2:])}: use augment='flips', or crop them"
         )
     shown = batch.clone() if views.any() else batch
     for v in set(views.tolist()) - {0}:
+        if v >= VIEWS:
+            continue
         rows = torch.from_numpy(np.flatnonzero(views == v)).to(batch.device)
         x = batch[rows].rot90(v % 4, (-2, -1))
         shown[rows] = x.flip(-1) if v >= 4 else x
+    for i in np.flatnonzero(views >= VIEWS):
+        shown[i] = photo_view(batch[i], int(views[i]))
     return shown
+
+
+def photo_view(image, number):
+    """One of the photographs that could have been taken instead: a part of it, somewhat stretched, perhaps mirrored.
+
+    It is never upside down. (C, H, W) -> (C, H, W), by torchvision; a function of the image and the number.
+    """
+    from torchvision.transforms import v2
+
+    other = v2.Compose([v2.RandomResizedCrop(image.shape[-2:], scale=(LEAST, 1.0)), v2.RandomHorizontalFlip()])
+    with torch.random.fork_rng([]):  # torchvision draws on the CPU
+        torch.manual_seed(number)
+        return other(image)
 
 
 class Batches:
@@ -47,12 +67,12 @@ class Batches:
     def __init__(self, model, data, until=None, dtype=torch.float32):
         self.model, self.data, self.dtype = model, data, dtype
         self.prefix = None if until is None else Prefix(model, until)
-        self.place = np.full((8, len(data)), -1, dtype=np.int64)  # of (view, row) in the store
+        self.place = np.full((VIEWS, len(data)), -1, dtype=np.int64)  # of (view, row) in the store
         self.stored = None
 
     def __call__(self, jobs):
         """Yield a batch for each (rows, views) of ``jobs``; the next ones are read while one is in use."""
-        is_stored = self.stored is not None and all((self.place[views, rows] >= 0).all() for rows, views in jobs)
+        is_stored = self.stored is not None and all(self._has(*job) for job in jobs)
         yield from (self._look_up if is_stored else self._compute)(jobs)
 
     def store(self, pairs, interrupts=(), hidden=False):
@@ -77,6 +97,9 @@ class Batches:
         if len(pairs):
             self.stored = stored
             self.place[pairs[:, 1], pairs[:, 0]] = np.arange(len(pairs))
+
+    def _has(self, rows, views):
+        return (views < VIEWS).all() and (self.place[views, rows] >= 0).all()
 
     def _look_up(self, jobs):
         tasks = [[partial(self._stored_rows, *job)] for job in jobs]
@@ -125,10 +148,14 @@ def shares_of_epoch(train, epoch, batches, settings, processes):
 
     The batches are as equal as can be: a last batch of one example would be noise, and an error for BatchNorm.
     """
-    seed, views = settings.seed, np.array(AUGMENTATIONS[settings.augment])
-    order = np.random.default_rng([seed, 1 + epoch]).permutation(len(train))
-    ranks = np.random.default_rng([seed, 0]).random((len(train), len(views))).argsort(1)  # a row's order of views
-    view = views[ranks[:, epoch % len(views)]]
+    seed, views = settings.seed, AUGMENTATIONS[settings.augment]
+    rng = np.random.default_rng([seed, 1 + epoch])
+    order = rng.permutation(len(train))
+    if views is None:
+        view = rng.integers(VIEWS, 2**31, len(train))
+    else:
+        ranks = np.random.default_rng([seed, 0]).random((len(train), len(views))).argsort(1)  # a row's order of views
+        view = np.array(views)[ranks[:, epoch % len(views)]]
     batches = np.array_split(order, batches)
     return [(train[rows], view[rows], len(batch)) for batch in batches for rows in [processes.share(batch)]]
 

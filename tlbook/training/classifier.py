@@ -9,7 +9,7 @@ import re
 import shutil
 import warnings
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from uuid import uuid4
@@ -29,6 +29,7 @@ from tlbook.table import Table
 from tlbook.training import checkpoints, deciding
 from tlbook.training.onnx_file import write_onnx
 from tlbook.training.run import probabilities, whole_number
+from tlbook.training.tried import Tried
 
 _WEIGHTS, _ABOUT = "model.safetensors", "model.json"
 _PICKLES = {".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".joblib"}
@@ -45,6 +46,7 @@ class FineTuned:
         class_names: the K names.
         start: {name: tensor}, θ⁰ with the head it began with; None where loaded from disk.
         stopped: why the training ended before its last epoch: "", "Ctrl-C", or how the loss diverged and what to try.
+        tried: with the recipe "auto" a `tlbook.training.tried.Tried` for each candidate; else empty.
         decider: what `decide` uses: the `tlbook.decisions.Decider` of a saved classifier. None where it has none.
         held_out: (n positions in the data, (n, K) probabilities of these from fits that did not see them), or None:
             then the validation part is what it was not trained on.
@@ -56,6 +58,7 @@ class FineTuned:
     class_names: tuple
     start: dict | None = field(default=None, repr=False)
     stopped: str = ""
+    tried: tuple = ()
     decider: object = field(default=None, repr=False)
     held_out: tuple | None = field(default=None, repr=False)
 
@@ -218,7 +221,8 @@ class FineTuned:
 
     def _facts(self):
         facts = {"name": self.model.name, "kind": self.model.kind, **self.model.facts()}
-        facts |= {"class_names": self.class_names, "history": self.history}
+        facts |= {"class_names": self.class_names, "history": self.history, "reads": self.model.reads}
+        facts |= {"tried": [asdict(row) for row in self.tried]}
         return _as_json(facts | {"epoch": self.epoch, "stopped": self.stopped})
 
     def _check_classes(self, data):
@@ -318,14 +322,19 @@ def _rebuilt(state, facts):
     from tlbook import device
     from tlbook.parameter_transfer import transfer
 
-    facts = {"stopped": "", "kind": "images", **facts}
+    facts = {"stopped": "", "kind": "images", "reads": ["final"], "tried": [], **facts}
+    if facts["kind"] != "texts":
+        facts.setdefault("fit", "crop")
     _check_facts(facts)
     history = Table({k: math.nan if v is None else v for k, v in row.items()} for row in facts.pop("history"))
     epoch, stopped, classes = facts.pop("epoch"), facts.pop("stopped"), tuple(facts.pop("class_names"))
+    reads, tried = facts.pop("reads"), tuple(Tried(**row) for row in facts.pop("tried"))
     encoder = _MAKE[facts.pop("kind")](len(classes), **facts)
+    if reads != ["final"]:
+        encoder.reset_head(len(classes), reads)
     transfer(state, encoder.model)
     encoder = encoder.to(device.choose(), memory_format=torch.channels_last)
-    return FineTuned(encoder, history, epoch, classes, stopped=stopped)
+    return FineTuned(encoder, history, epoch, classes, stopped=stopped, tried=tried)
 
 
 def _make_of_images(classes, architecture, **facts):
@@ -372,6 +381,8 @@ def _check_facts(facts):
         "class_names": lambda value: isinstance(value, list) and not any(isinstance(x, list | dict) for x in value),
         "history": lambda value: isinstance(value, list) and all(isinstance(row, dict) for row in value),
         "epoch": lambda value: type(value) is int,
+        "reads": lambda value: isinstance(value, list) and value and all(isinstance(stage, str) for stage in value),
+        "tried": lambda value: isinstance(value, list) and all(isinstance(row, dict) for row in value),
     }
     of_images = {
         "architecture": lambda value: isinstance(value, str),
@@ -381,6 +392,7 @@ def _check_facts(facts):
         "crop_pct": lambda value: are_numbers([value], 0.01),
         "interpolation": lambda value: isinstance(value, str) and value.upper() in Image.Resampling.__members__,
         "fixed_size": lambda value: isinstance(value, bool),
+        "fit": lambda value: isinstance(value, str),
     }
     of_sounds = of_images | {
         "rate": lambda value: type(value) is int and 0 < value <= 1_000_000,
@@ -568,7 +580,9 @@ def _what_it_sees(model):
         return f"It hears the first {model['seconds']:g} s of a recording, at {model['rate']:,} samples a second."
     size = model["input_size"]
     height, width = size if isinstance(size, list) else (size, size)
-    return f"It sees {height} × {width} pixels of an image: resized until they are covered, and then the middle."
+    how = {"squeeze": "all of it, squeezed into them", "pad": "all of it, in a frame"}
+    how = how.get(model.get("fit"), "resized until they are covered, and then the middle")
+    return f"It sees {height} × {width} pixels of an image: {how}."
 
 
 def _card_of_inputs(data, class_names, kind):

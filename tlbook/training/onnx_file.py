@@ -14,7 +14,7 @@ class FromPixels(nn.Module):
 
     def __init__(self, backbone, output):
         super().__init__()
-        self.model, self.output = copy.deepcopy(backbone.model), output
+        self.model, self.output = copy.deepcopy(backbone), output
         for name in ("mean", "std"):
             self.register_buffer(name, 255 * torch.tensor(getattr(backbone, name)).view(1, 3, 1, 1))
         self.cpu().eval()

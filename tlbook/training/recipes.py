@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from tlbook.arguments import positive_number, whole_number
 from tlbook.training.trainable import stages_of
 
 
@@ -85,14 +86,44 @@ class Surgical(Recipe):
         return [(self.stage or stages[min(1, len(stages) - 1)],)] * epochs
 
 
+@dataclass(frozen=True, kw_only=True)
+class Auto:
+    """Let the evidence choose: probes and LP-FT are compared on held-out folds; see `tlbook.training.search`.
+
+    Attributes:
+        minutes: the clock: what would not fit is not tried, and that is said. The plain probe always is.
+        rates: the learning rates of LP-FT, in the order in which they are tried.
+        photo: try LP-FT at the best of them with augment="photo", too, where the inputs are images and no other
+            augmentation is asked for.
+        folds: how many parts of train and val are held out in turn.
+    """
+
+    minutes: float = 10.0
+    rates: tuple = (1e-4, 3e-4, 3e-5)
+    photo: bool = True
+    folds: int = 3
+
+    from_probe = True
+
+    def __post_init__(self):
+        positive_number("minutes", self.minutes)
+        whole_number("folds", self.folds, 2)
+        object.__setattr__(self, "rates", tuple(positive_number("rates", rate) for rate in self.rates))
+
+    @property
+    def lr(self):
+        return self.rates[0]
+
+
 RECIPES = {"head": Head, "full": Full, "bias": Bias, "lp_ft": LPFT, "gradual": Gradual, "surgical": Surgical}
+RECIPES |= {"auto": Auto}
 
 
 def recipe_of(recipe):
-    """The `Recipe` of a name, or the one that was given."""
+    """The `Recipe` (or `Auto`) of a name, or the one that was given."""
     if isinstance(recipe, str) and recipe in RECIPES:
         return RECIPES[recipe]()
-    if not isinstance(recipe, Recipe):
+    if not isinstance(recipe, Recipe | Auto):
         raise ValueError(f"recipe must be one of {', '.join(RECIPES)} or a Recipe, got {recipe!r}")
     return recipe
 

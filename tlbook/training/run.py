@@ -425,6 +425,11 @@ def start_at_probe(model, backbone, data, train, objective, seed):
     rows = np.arange(len(train))
     weight = objective.weights(data, train)[train]
     probe = linear_probe(features, Split(rows, rows[:0], rows[:0]), sample_weight=weight, seed=seed)
+    set_head(model, probe)
+
+
+def set_head(model, probe):
+    """Give the linear head of a model the weights of a probe of what it reads."""
     W, b = probe.coef, probe.intercept
     if len(W) == 1:  # of the second class against the first
         W, b = np.concatenate([-W, W]) / 2, np.concatenate([-b, b]) / 2
@@ -492,17 +497,23 @@ def probabilities(network, batches, K, examples):
 
 @contextmanager
 def one_ctrl_c(caught):
-    """Let the first Ctrl-C wait for the end of the step, but not a second one; ``caught`` lists them."""
+    """Let the first Ctrl-C wait for the end of the step, but not a second one; ``caught`` lists them.
+
+    A block around this one is told of them as well: what it does may end with this one's last step.
+    """
 
     def note(number, frame):
-        caught.append(number)
+        for listed in note.lists:
+            listed.append(number)
         if len(caught) > 1:
             raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, note)
+    before = signal.getsignal(signal.SIGINT)
+    note.lists = [caught, *getattr(before, "lists", [])]
+    signal.signal(signal.SIGINT, note)
     try:
         yield
     finally:

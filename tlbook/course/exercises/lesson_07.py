@@ -1,8 +1,8 @@
-"""Exercises of lesson 07 and of its appendix on decisions."""
+"""Exercises of lesson 07 and of its appendices, on decisions and on the bug hunt."""
 
 import numpy as np
 
-from tlbook.course.exercises import Exercise
+from tlbook.course.exercises import Exercise, hunt
 
 _VERDICTS = ("both", "domain shift", "negative transfer", "neither")
 
@@ -112,4 +112,4 @@ def answer(p, y, missed):
     return min(np.r_[p, 1.01], key=cost)
 """,
     ),
-}
+} | hunt.EXERCISES

@@ -36,15 +36,18 @@ function isClutter(name) {
   return name.startsWith(".") || /^(thumbs\.db|desktop\.ini|__macosx|@eadir)$/i.test(name);
 }
 
-/** {class: files with the path below the class's folder}. One folder holds a folder for each class; where files lie
- *  directly in it, or where several folders were dropped, each is a class itself. */
+const looksLikeAPicture = (name) => /\.(jpe?g|jfif|png|gif|bmp|webp|avif|tiff?|hei[cf])$/i.test(name);
+
+/** [[class, files with the path below the class's folder], …]. One folder holds a folder for each class; where pictures
+ *  lie directly in it, or where several folders were dropped, each is a class itself. */
 function byClass(files) {
   const folders = new Set(files.map(({ path }) => path[0]));
-  const isRoot = folders.size === 1 && files.every(({ path }) => path.length > 2);
+  const directly = files.some(({ path }) => path.length === 2 && looksLikeAPicture(path[1]));
+  const isRoot = folders.size === 1 && !directly && files.some(({ path }) => path.length > 2);
   const depth = isRoot ? 1 : 0;
   const classes = {};
   for (const { path, file } of files) {
-    if (path.length < depth + 2) continue; // a file beside the folders
+    if (path.length < depth + 2) continue; // a note beside the folders
     (classes[path[depth]] ||= []).push({ path: path.slice(depth + 1), file });
   }
   const order = (a, b) => (a < b ? -1 : 1);

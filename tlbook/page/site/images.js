@@ -1,5 +1,5 @@
 "use strict";
-// Picture files: decoded, resized and cropped as tlbook and Pillow do it, to the last bit where the decoder agrees.
+// Picture files: decoded, resized and cropped as tlbook and Pillow do it, to the last bit but for long strips.
 
 const FIXED_POINT = 22; // bits after the point of Pillow's weights
 
@@ -74,7 +74,8 @@ function weightsOf(side, from, to, size, filter) {
 }
 
 /** Resize the box [left, top, right, bottom] of an image to width × height: {data, width, height} of the same channels.
- *  As Pillow does: rows first, then columns, each rounded to whole numbers. */
+ *  As Pillow does: rows first, then columns, each rounded to whole numbers. (Since version 13 it takes the columns of
+ *  some long strips first: a rounding apart.) */
 function resize(image, width, height, filter, box = [0, 0, image.width, image.height]) {
   const channels = image.data.length / (image.width * image.height);
   const whole = box[0] === 0 && box[1] === 0 && box[2] === image.width && box[3] === image.height;
@@ -146,17 +147,15 @@ function cut(image, left, top, width, height) {
   return { data, width, height };
 }
 
-/** 64 bits that nearly equal images share, as tlbook.images.bits_of: is a pixel of 9 × 8 darker than the next? */
-function differenceHash({ data, width, height }) {
+/** 16 × 16 grey values, less their mean and of length 1: their inner product is the correlation of two pictures. */
+function thumbprint({ data, width, height }) {
   const grey = new Uint8ClampedArray(width * height);
   for (let i = 0; i < grey.length; i++) {
     grey[i] = (19595 * data[4 * i] + 38470 * data[4 * i + 1] + 7471 * data[4 * i + 2] + 0x8000) >> 16;
   }
-  const small = resize({ data: grey, width, height }, 9, 8, "bicubic").data;
-  return range(64).map((i) => {
-    const at = 9 * Math.floor(i / 8) + (i % 8);
-    return small[at + 1] > small[at] ? 1 : 0;
-  });
+  const small = Array.from(resize({ data: grey, width, height }, 16, 16, "bicubic").data);
+  const mean = small.reduce((a, b) => a + b) / small.length;
+  const apart = small.map((value) => value - mean);
+  const length = Math.sqrt(dot(apart, apart)) || 1; // an image of one colour resembles none
+  return apart.map((value) => value / length);
 }
-
-const bitsApart = (a, b) => a.reduce((n, bit, i) => n + (bit !== b[i]), 0);

@@ -68,11 +68,11 @@ async function addFiles(one, files) {
   await state.waiting;
 }
 
-/** The features and the hash of a picture, or a line that says why it is passed over. */
+/** The features and the thumbprint of a picture, or a line that says why it is passed over. */
 async function compute(one, picture) {
   try {
     const pixels = await decode(picture.file);
-    picture.hash = differenceHash(pixels);
+    picture.print = thumbprint(pixels);
     picture.features = await (await state.network)(pixels);
   } catch (error) {
     one.pictures = one.pictures.filter((other) => other !== picture);
@@ -125,7 +125,7 @@ function showState() {
 }
 
 function showTogether(pictures, complete) {
-  if (complete && !state.alike && pictures.length) state.alike = lookAlikes(pictures.map(({ hash }) => hash));
+  if (complete && !state.alike && pictures.length) state.alike = lookAlikes(pictures.map((picture) => picture.print));
   const alike = complete && state.alike?.length ? groupsOfLookAlikes(pictures.length, state.alike) : null;
   state.groupings = groupings(pictures, alike);
   const select = $("together");
@@ -232,14 +232,14 @@ function showWarnings(result) {
   const pairs = (state.alike || []).filter(([i, j]) => !result.groups || result.groups[i] !== result.groups[j]);
   $("warnings").replaceChildren();
   if (!pairs.length) return;
-  const shown = pairs.slice(0, 3).map(([i, j, bits]) => {
+  const shown = pairs.slice(0, 3).map(([i, j, correlation]) => {
     const [a, b] = [result.pictures[i], result.pictures[j]];
     const images = [a, b].map(({ url, path }) => el("img", { src: url, alt: path.join("/") }));
     const where = result.y[i] === result.y[j] ? "" : ", of two classes";
-    const words = `${a.path.at(-1)} and ${b.path.at(-1)}${where}: ${bits} of 64 bits differ`;
+    const words = `${a.path.at(-1)} and ${b.path.at(-1)}${where}: correlation ${correlation.toFixed(3)}`;
     return el("figure", { className: "pair" }, ...images, el("figcaption", { textContent: words }));
   });
-  const words = `${plural(pairs.length, "pair")} of pictures look nearly the same. If they show one thing, the scores flatter.`;
+  const words = `Nearly the same: ${plural(pairs.length, "pair")} of pictures. If they show one thing, the scores flatter.`;
   const again = el("button", { type: "button", textContent: "Hold such pictures out together, and train again" });
   again.onclick = () => {
     $("together").value = $("together").dataset.chosen = "alike";

@@ -113,16 +113,16 @@ function studentQuantile(q, freedom) {
   return Math.tan((low + high) / 2) * Math.sqrt(freedom);
 }
 
-/** Pairs [i, j, bits] of pictures that look nearly the same: of 64 bits at most four differ. */
-function lookAlikes(hashes) {
+/** Pairs [i, j, correlation] of pictures that look nearly the same: saved again, shrunk, a little brighter. */
+function lookAlikes(prints) {
   const pairs = [];
-  for (let i = 0; i < hashes.length; i++) {
+  for (let i = 0; i < prints.length; i++) {
     for (let j = 0; j < i; j++) {
-      const bits = bitsApart(hashes[i], hashes[j]);
-      if (bits <= 4) pairs.push([j, i, bits]);
+      const correlation = dot(prints[i], prints[j]);
+      if (correlation >= 0.99) pairs.push([j, i, correlation]);
     }
   }
-  return pairs.sort((a, b) => a[2] - b[2]);
+  return pairs.sort((a, b) => b[2] - a[2]);
 }
 
 /** A group for each of N pictures, in which those that look alike are together. */
