@@ -129,7 +129,7 @@ def card(about, kind, class_names):
     on = f"{about['examples']} {kind.name} that it was not trained on"
     on += f", of {about['groups']} groups" if about["groups"] else ""
     lines = ["## Decisions", "", f"Fitted on {on}. The probabilities that `tlbook predict` writes are calibrated"]
-    lines[-1] += f" (temperature {about['temperature']:.2f}: {_in_words(about['temperature'])})."
+    lines[-1] += f" ({_in_words(about['temperature'])})."
     if about["limit"] is None:
         what = "groups" if about["by_group"] else kind.name
         lines += ["", f"Too few {what} for sets that hold the true class: every set has all classes."]
@@ -142,12 +142,15 @@ def card(about, kind, class_names):
     lines += [f"| the set holds the true class ({of}) | {about['coverage']:.2f} | {found['coverage']:.2f} |"]
     lines += [f"| “none of these” of one of these, below {STRANGE} ({of}) | {STRANGE:.2f} | {found['strange']:.2f} |"]
     lines += ["", f"A set has {found['classes in a set']:.1f} of {len(class_names)} classes on average."]
-    lines += [f"The log loss goes from {loss['raw']:.3f} to {loss['calibrated']:.3f} with the temperature,"]
-    lines[-1] += f" the calibration error from {error['raw']:.3f} to {error['calibrated']:.3f}."
+    if about["temperature"] != 1:
+        lines += [f"The temperature takes the log loss from {loss['raw']:.3f} to {loss['calibrated']:.3f}, and the"]
+        lines[-1] += f" calibration error from {error['raw']:.3f} to {error['calibrated']:.3f}."
     lines += ["", f"| {kind.name} | probability of the answer | share that is right |", "| ---: | ---: | ---: |"]
     lines += [f"| {r['examples']} | {r['said']:.2f} | {r['right']:.2f} |" for r in found["reliability"]]
     return [*lines, ""]
 
 
 def _in_words(T):
-    return "too sure as trained" if T > 1.1 else "too timid as trained" if T < 0.9 else "about right as trained"
+    if T == 1:
+        return "no temperature was surely needed"
+    return f"temperature {T:.2f}: as trained it was {'too sure' if T > 1 else 'too timid'}"
