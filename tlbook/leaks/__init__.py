@@ -161,7 +161,7 @@ class _Case:
             self.sides = part != "train"
         self.facts = facts_of(data, self.rows)
         self.p = readings.scores_of(self.X[self.rows], self.y, self.held)
-        self.evaluation = evaluate(self.p, self.y, groups=self.held)
+        self.evaluation = evaluate(self.p, self.y, groups=self.held, resamples=1)
         self.scores["classifier, " + ("groups held out whole" if self.is_apart else "random folds")] = (
             self.evaluation.auc
         )
@@ -240,7 +240,7 @@ def _copies(case):
     """Is one picture there twice?"""
     if case.pictures is None:
         return
-    near = {pair[:2] for pair in look_alikes.scenes(case.z, None)[0]}
+    near = {pair[:2] for pair in look_alikes.scenes(case.z, None).pairs}
     pairs = look_alikes.copies(case.pictures.grey, near)
     apart = case.apart
     torn = [p for p in pairs if apart is None or apart[p.i] != apart[p.j]]
@@ -280,10 +280,10 @@ def _where(case):
 
 def _scenes(case):
     """Are there several pictures of one scene on both sides?"""
-    pairs, k, chance = look_alikes.scenes(case.z, case.apart)
+    pairs, _, k, chance = found = look_alikes.scenes(case.z, case.apart)
     if not k:
         return
-    share, p = look_alikes.more_than_chance(pairs, len(case.data), chance)
+    share, p = found.more_than_chance(len(case.data))
     if share >= 1.5 * chance and share >= 0.2 and case.is_sure(p):
         score = ""
         if case.sides is None and len(case.rows) == len(case.data):
@@ -306,7 +306,7 @@ def _score_kept_together(case, cluster):
     """What the score becomes where the members of a cluster stay together, in a sentence."""
     if not _groups_can_be_held_out(case.y, cluster):
         return ""
-    kept = evaluate(readings.scores_of(case.X, case.y, cluster), case.y)
+    kept = evaluate(readings.scores_of(case.X, case.y, cluster), case.y, resamples=1)
     case.scores["classifier, look-alikes kept together"] = kept.auc
     return f" With look-alikes kept together the AUC is {kept.auc:.3f} instead of {case.evaluation.auc:.3f}."
 
@@ -331,7 +331,7 @@ def _facts(case):
 def _judge_fact(case, fact, shown):
     """Add a finding where a fact alone predicts the label; the row's numbers."""
     p, found = readings.label_from(fact, case.y, case.held, case.seed)
-    scored = evaluate(p / p.sum(1, keepdims=True), case.y, groups=case.held)
+    scored = evaluate(p / p.sum(1, keepdims=True), case.y, groups=case.held, resamples=1)
     is_shown = shown.auc >= 0.5 + readings.MARGIN / 2 and case.is_sure(shown.p)
     if case.is_sure(found.p) and case.low(scored) > 0.5 + readings.MARGIN and not _is_content(case, fact, scored):
         is_name = fact.name.startswith("the order")
@@ -372,8 +372,8 @@ def _is_content(case, fact, scored):
     paths = [case.data.inputs.paths[i] for i in case.rows]
     needed = type(fact)(fact.name, np.array([float(content_size(path)) for path in paths]))
     p, _ = readings.label_from(needed, case.y, case.held, case.seed)
-    needs = evaluate(p / p.sum(1, keepdims=True), case.y, groups=case.held)
-    return compare(scored, needs).interval[0] <= 0.05
+    needs = evaluate(p / p.sum(1, keepdims=True), case.y, groups=case.held, resamples=1)
+    return compare(scored, needs, resamples=1000).interval[0] <= 0.05
 
 
 def _extremes(fact, case, most=6):
@@ -387,7 +387,10 @@ def _border(case):
         return
     outer, inner = readings.border_and_inside(case.pictures.colour, case.y, case.held)
     case.scores["outermost pixels alone"], case.scores["a ring further in alone"] = outer.auc, inner.auc
-    if case.low(outer) > 0.5 + readings.MARGIN and compare(outer, inner).interval[0] > readings.MARGIN / 2:
+    if (
+        case.low(outer) > 0.5 + readings.MARGIN
+        and compare(outer, inner, resamples=1000).interval[0] > readings.MARGIN / 2
+    ):
         case.add(
             "border",
             SERIOUS,
@@ -414,9 +417,9 @@ def _groups(case):
         return
     if not case.is_apart:
         return
-    random = evaluate(readings.scores_of(case.X[case.rows], case.y), case.y, groups=case.groups)
+    random = evaluate(readings.scores_of(case.X[case.rows], case.y), case.y, groups=case.groups, resamples=1)
     case.scores["classifier, random folds that tear groups"] = random.auc
-    gap = compare(random, case.evaluation)
+    gap = compare(random, case.evaluation, resamples=1000)
     if gap.interval[0] > 0.02:
         case.add(
             "groups",
@@ -447,9 +450,9 @@ def _series(case):
     run = np.argsort(np.argsort(fact.values, kind="stable")) * 20 // len(fact.values)  # twenty runs
     if not _groups_can_be_held_out(case.y, run):
         return
-    kept = evaluate(readings.scores_of(case.X[case.rows], case.y, run), case.y)
+    kept = evaluate(readings.scores_of(case.X[case.rows], case.y, run), case.y, resamples=1)
     case.scores["classifier, neighbours in the order kept together"] = kept.auc
-    gap = compare(case.evaluation, kept)
+    gap = compare(case.evaluation, kept, resamples=1000)
     if gap.interval[0] > 0.02:
         case.add(
             "series",
