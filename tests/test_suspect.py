@@ -285,6 +285,15 @@ def test_texts_get_the_checks_that_apply():
     assert not found.serious and "the order of the examples" in repr(found)
 
 
+def test_texts_that_begin_alike_are_found(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = [f"{'good' if i % 2 else 'bad'} film number {rng.integers(10**9)},{i % 2}" for i in range(60)]
+    (tmp_path / "t.csv").write_text("\n".join(["text,label", *rows, *rows[:5]]))
+    data, X = tl.data.folder(tmp_path / "t.csv"), rng.normal(size=(65, 20)).astype(np.float32)
+    found = tl.suspect(data, features=Features(X, data.labels, None, {"X": slice(0, 20)}))
+    assert "5 pairs of texts begin alike and would be torn by a random split" in [f.title for f in found.serious]
+
+
 def test_features_of_other_examples_are_refused():
     data = Dataset(["a", "b", "c", "d"], [0, 1, 0, 1], ("a", "b"))
     with pytest.raises(ValueError, match="features are of 3 examples, and data has 4"):

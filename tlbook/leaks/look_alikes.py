@@ -90,6 +90,13 @@ def copies(grey, near=(), at_once=2048):
     return sorted((Pair(i, j, *found) for (i, j), found in best.items()), key=lambda pair: -pair.value)
 
 
+def same_bits(bits):
+    """List pairs of examples whose bits are equal: texts that begin alike, recordings of the same samples."""
+    order = np.argsort(bits, kind="stable")
+    same = np.flatnonzero(bits[order][1:] == bits[order][:-1])
+    return [Pair(int(order[i]), int(order[i + 1]), 1.0, "as it is") for i in same]
+
+
 def _unit(x):
     """(N, …) -> (N, D) float32 rows of mean 0 and length 1."""
     x = x.reshape(len(x), -1)
