@@ -36,12 +36,20 @@ def fit_decider(found, data, split):
     rows = split.val if found.held_out is None else np.asarray(found.held_out[0])
     if len(rows) < decisions.FEWEST:
         return None
-    p, X = found.probabilities_and_features(data.subset(rows))
     labels, groups = data.labels[rows], None if data.groups is None else np.asarray(data.groups)[rows]
     if found.held_out is None:
-        _, bank = found.probabilities_and_features(data.subset(split.train))
+        p, X = found.probabilities_and_features(data.subset(rows))
+        _, bank = found.probabilities_and_features(data.subset(_some(split.train)))
         return decisions.fit(p, labels, X, bank, groups)
-    return decisions.fit(found.held_out[1], labels, X, X, groups, far=_far(X, labels, groups))
+    some = _some(np.arange(len(rows)))
+    _, bank = found.probabilities_and_features(data.subset(rows[some]))
+    far = _far(bank, labels[some], None if groups is None else groups[some])
+    return decisions.fit(found.held_out[1], labels, bank, bank, groups, far=far)
+
+
+def _some(rows):
+    """As many of the rows as a Decider keeps features of."""
+    return np.sort(np.random.default_rng(0).permutation(rows)[: decisions.BANK])
 
 
 def _far(X, labels, groups):
