@@ -243,12 +243,11 @@ def test_light_and_dark_can_be_chosen(browser, site):
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") != before
 
 
-@pytest.mark.parametrize("words", ["骨干网络", "骨干", "线性探测", "backbone"])
+@pytest.mark.parametrize("words", ["骨干网络", "骨干", "线性探针", "backbone"])
 def test_the_search_finds_the_glossary_from_english_and_from_chinese(browser, site, words):
     page, asked = opened(browser, 1280, 900)
     page.goto(f"{(site / 'search.html').as_uri()}?q={words}", wait_until="load")
-    page.wait_for_selector("ul.search li a")
-    assert any("glossary.html" in a.get_attribute("href") for a in page.locator("ul.search li a").all())
+    page.wait_for_selector("ul.search li a[href*='glossary.html']")
     assert not asked
 
 
