@@ -501,18 +501,3 @@ def test_the_ends_of_a_line_are_seen_unless_it_is_cropped(fit, sees_ends):
     frame = x[:, 0, 32].tolist()
     mean = [round(255 * value) for value in backbone.mean]
     assert (frame == mean) == (fit == "pad"), "the frame is what the network takes for nothing: 0 once normalised"
-
-
-def test_fit_belongs_to_the_model_its_cache_key_and_its_folder(tmp_path):
-    backbones_ = {fit: tiny() for fit in ("crop", "squeeze", "pad")}
-    for fit, backbone in backbones_.items():
-        backbone.set_fit(fit)
-    assert len({backbone.fingerprint for backbone in backbones_.values()}) == 3
-    data = tl.data.Dataset([line_of_text(400 + i) for i in range(8)], np.arange(8) % 2, ("a", "b"))
-    found = tl.finetune(backbones_["pad"], data, data.split(by="random"), recipe="head", epochs=1)
-    found.save(tmp_path / "m")
-    back = tl.load_finetuned(tmp_path / "m")
-    assert back.model.fit == "pad" and np.array_equal(back.predict(data), found.predict(data))
-    assert "all of it, in a frame" in (tmp_path / "m" / "README.md").read_text()
-    with pytest.raises(ValueError, match="fit must be one of crop, squeeze, pad, got 'stretch'"):
-        tiny().set_fit("stretch")

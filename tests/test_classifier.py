@@ -457,3 +457,22 @@ def test_grad_cam_marks_what_speaks_for_the_class(folder):
 
         falls.append(logit(hot < hot.flatten().quantile(0.3)) - logit(hot > limit))
     assert np.mean(falls) > 0
+
+
+def line_of_text(width, height=40):
+    return Image.fromarray(np.random.default_rng(width).integers(0, 255, (height, width, 3), dtype=np.uint8))
+
+
+def test_fit_belongs_to_the_model_its_cache_key_and_its_folder(tmp_path):
+    backbones_ = {fit: tiny() for fit in ("crop", "squeeze", "pad")}
+    for fit, backbone in backbones_.items():
+        backbone.set_fit(fit)
+    assert len({backbone.fingerprint for backbone in backbones_.values()}) == 3
+    data = tl.data.Dataset([line_of_text(400 + i) for i in range(8)], np.arange(8) % 2, ("a", "b"))
+    found = tl.finetune(backbones_["pad"], data, data.split(by="random"), recipe="head", epochs=1)
+    found.save(tmp_path / "m")
+    back = tl.load_finetuned(tmp_path / "m")
+    assert back.model.fit == "pad" and np.array_equal(back.predict(data), found.predict(data))
+    assert "all of it, in a frame" in (tmp_path / "m" / "README.md").read_text()
+    with pytest.raises(ValueError, match="fit must be one of crop, squeeze, pad, got 'stretch'"):
+        tiny().set_fit("stretch")

@@ -486,9 +486,13 @@ def stream():
         (stream, TypeError, r"must have len\(\) and dataset\[i\], got a Stream: pass list"),
         (lambda: iter([("a", 0)]), TypeError, "got a list_iterator"),
         (lambda: [], ValueError, "dataset is empty"),
-        (lambda: ["good", "bad"], TypeError, r"must be a pair \(input, label\), got a str"),
-        (lambda: [{"image": 1, "label": 0}], TypeError, r"must be a pair \(input, label\), got a dict"),
-        (lambda: {"good": 1}, TypeError, r"must be a pair \(input, label\), got dict"),
+        (lambda: ["good", "bad"], TypeError, r"must be a pair \(input, label\), or a dict, got a str"),
+        (
+            lambda: [{"picture": 1, "label": 0}],
+            ValueError,
+            "which are input and label cannot be told",
+        ),
+        (lambda: {"good": 1}, TypeError, r"must be a pair \(input, label\), or a dict, got dict"),
     ],
 )
 def test_what_is_no_map_style_data_set_is_an_error(make, kind, says):

@@ -164,7 +164,7 @@ def test_the_command_line_takes_texts_and_sounds_as_it_takes_images(make, small,
     assert result.exit_code == 0, result.stderr
     rows = list(csv.reader((tmp_path / "out.csv").open()))
     assert len(rows) == 1 + len(tl.data.folder(root))
-    assert np.mean([row[0].split("/")[-2] == row[1] for row in rows[1:]]) > 0.9
+    assert np.mean([row[0].split("/")[-2] == row[1] for row in rows[1:]]) > 0.8
 
     result = run("export", tmp_path / "model", "--out", tmp_path / "m.onnx")
     assert result.exit_code == 1 and "only classifiers of images are exported" in result.stderr

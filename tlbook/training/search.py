@@ -101,7 +101,7 @@ class Search:
         self.weight = objective.weights(data, self.pool)[self.pool].astype(np.float64)
         stages = list(backbone.stages)
         self.stages = tuple(dict.fromkeys([stages[round(MIDDLE * (len(stages) - 1))], "final"]))
-        self.features, self.held_out, self.tried = {}, {}, []
+        self.features, self.held_out, self.tried, self.step_seconds = {}, {}, [], None
         self.folds, self.judged, self.why_not = self._folds()
 
         # What an earlier call has left
@@ -165,7 +165,7 @@ class Search:
     def _try(self, candidate):
         """Add a row to what was tried; and to ``held_out``, if it could be judged."""
         why_not = self.why_not or self._out_of_reach(candidate)
-        began, row = time.monotonic(), Tried(str(candidate), note=why_not)
+        began, known, row = time.monotonic(), len(self.done), Tried(str(candidate), note=why_not)
         if not why_not:
             try:
                 p = self._predict_held_out(candidate)
@@ -174,7 +174,10 @@ class Search:
                 row = self._score(row, candidate)
             except _CannotJudge as error:
                 row = replace(row, note=str(error))
-        self.tried.append(replace(row, seconds=round(time.monotonic() - began, 1)))
+        seconds = time.monotonic() - began
+        if self.folds and len(self.done) == known + len(self.folds):  # a fine-tuning, all of it in this call
+            self.step_seconds = seconds / self._steps(self.folds)  # what it took tells more than three steps
+        self.tried.append(replace(row, seconds=round(seconds, 1)))
         self._say(_line(self.tried[-1]))
 
     def _score(self, row, candidate):
@@ -340,23 +343,27 @@ class Search:
     def _seconds_to_fine_tune(self, candidate):
         """About how long its folds take, and fitting it to all afterwards; of folds already done nothing is counted."""
         to_do = [fold for i, fold in enumerate(self.folds) if f"{candidate}, fold {i}" not in self.done]
-        trained = sum(len(fold.train) for fold in to_do) + len(self.pool)
-        batches = self.settings.epochs * trained + PREDICTED * sum(len(fold.test) for fold in to_do)
-        return self._seconds_a_step() * batches / self.settings.batch_size
+        if self.step_seconds is None:
+            self.step_seconds = self._measure_step()
+        return self.step_seconds * self._steps(to_do, len(self.pool))
 
-    def _seconds_a_step(self):
-        """How long a step of fine-tuning takes, measured once: the second of two, of a copy."""
-        if not hasattr(self, "step_seconds"):
-            rows = self.pool[: self.settings.batch_size]
-            model = copy.deepcopy(self.backbone).eval()
-            model.reset_head(len(self.data.class_names))
-            batch = model.prepare([read_input(self.data, int(i)) for i in rows])
-            for _ in range(2):
-                began = time.monotonic()
-                model(batch).float().logsumexp(1).sum().backward()
-                model.head.weight.grad.sum().item()  # waits for the device
-            self.step_seconds = (time.monotonic() - began) * self.settings.batch_size / len(rows)
-        return self.step_seconds
+    def _steps(self, folds, more=0):
+        """How many steps of training the folds cost, their predictions included, and ``more`` examples to fit to."""
+        trained, predicted = sum(len(f.train) for f in folds) + more, sum(len(f.test) for f in folds)
+        return (self.settings.epochs * trained + PREDICTED * predicted) / self.settings.batch_size
+
+    def _measure_step(self):
+        """How long a step of fine-tuning takes: the median of three, of a copy, after one to warm up."""
+        rows, seconds = self.pool[: self.settings.batch_size], []
+        model = copy.deepcopy(self.backbone).eval()
+        model.reset_head(len(self.data.class_names))
+        batch = model.prepare([read_input(self.data, int(i)) for i in rows])
+        for _ in range(4):
+            began = time.monotonic()
+            model(batch).float().logsumexp(1).sum().backward()
+            model.head.weight.grad.sum().item()  # waits for the device
+            seconds.append(time.monotonic() - began)
+        return float(np.median(seconds[1:])) * self.settings.batch_size / len(rows)
 
     # What is kept on disk, and what is said
 
