@@ -166,8 +166,8 @@ if __name__ == "__main__":
     a.add_argument("--arms", nargs="*", default=list(ARMS))
     o = a.parse_args()
     arms = [arm for arm in o.arms if arm != "fastai" or importlib.util.find_spec("fastai")]
-    command = f"python benchmarks/own_data.py --data {' '.join(o.data)} --seeds {o.seeds} --side {o.side} --minutes {o.minutes:g}"
-    made = about(command) | {"lines that a user writes": LINES, "runs": []}
+    options = f"--data {' '.join(o.data)} --seeds {o.seeds} --side {o.side} --minutes {o.minutes:g}"
+    made = about(f"python benchmarks/own_data.py {options}") | {"lines that a user writes": LINES, "runs": []}
     for seed in range(o.seeds):
         for name in o.data:
             data = small_data.dataset(name, seed, o.side)
