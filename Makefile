@@ -73,7 +73,7 @@ page: .venv/course.installed
 	$(BIN)/python -m tlbook page --out build/page
 
 # In the room: python3 -m venv .venv && .venv/bin/pip install --no-index --find-links wheelhouse/ 'tlbook[course]'
-# (same system, same Python). PIP_EXTRA_INDEX_URL may name PyTorch's index of CPU builds: the folder is then a third.
+# (same system, same Python). CUDA and the torch for it are 2.9 of the 3.3 GB; PIP_EXTRA_INDEX_URL may name an index of CPU builds.
 wheelhouse: .venv/course.installed
 	rm -rf wheelhouse
 	$(BIN)/python -m pip wheel --constraint constraints.txt --wheel-dir wheelhouse ".[course]"

@@ -43,7 +43,7 @@ PAGES = {  # a link to a file of the repository -> the page that has it
 API = {  # the modules of the package, by what they are for
     "The three operators": ["feature_extraction", "fine_tuning", "parameter_transfer", "lora"],
     "What goes in": ["data", "backbones", "encoder", "text", "speech", "adaptation"],
-    "What comes out": ["probes", "evaluation", "ranking", "plots"],
+    "What comes out": ["probes", "evaluation", "decisions", "leaks", "ranking", "plots", "page"],
     "Training": ["training.recipes", "training.trainable", "training.classifier"],
     "The ground": ["device", "cache"],
     "The course": ["course.exercises", "course.bets", "course.score_card", "course.doctor", "course.widgets"],
@@ -80,43 +80,52 @@ def to_pdf(page):
 def stage(source):
     """Write what Sphinx reads."""
     shutil.rmtree(source, ignore_errors=True)
-    (source / "api").mkdir(parents=True)
+    source.mkdir(parents=True)
     for path in frame.lessons():
         nbformat.write(page(nbformat.read(path, as_version=4)), source / path.name)
     shutil.copytree(frame.NOTEBOOKS / "figures", source / "figures", ignore=shutil.ignore_patterns("*.py"))
     shutil.copy(frame.NOTEBOOKS / "score_card.png", source)
 
-    # The first page, the same in Chinese, the glossary, the guide for teachers
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    course_map = re.search(r"\| lesson \|.*?\n\n", readme, re.DOTALL)[0]
-    first = (HERE / "index.md").read_text(encoding="utf-8").replace("COURSE_MAP\n", course_map)
-    for word, pattern in (("LESSONS", "[0-9]*.ipynb"), ("APPENDICES", "appendix_*.ipynb")):
-        entries = [f"{short_title(path)} <{path.stem}>" for path in sorted(source.glob(pattern))]
-        first = first.replace(f"{word}\n", "\n".join(entries) + "\n")
-    chinese = (ROOT / "README.zh.md").read_text(encoding="utf-8")
-    chinese = re.sub(r"^(\[!\[|(?:· )?\[English\]).*\n", "", chinese, flags=re.MULTILINE)
-    guide = (ROOT / "TEACHING.md").read_text(encoding="utf-8")
-    texts = {"index.md": first, "zh.md": chinese, "glossary.md": glossary(), "teaching.md": guide}
-    for name, text in texts.items():
+    for name, text in pages().items():
         (source / name).write_text(relink(text), encoding="utf-8")
     for name in ("LICENSE", "LICENSE-prose.md"):
         shutil.copy(ROOT / name, source / f"{Path(name).stem}.txt")
 
-    # A page for each module
-    index = ["# The package", "", "What a lesson calls `tl`, by what it is for.", ""]
-    for heading, modules in API.items():
-        index += [f"## {heading}", "", "```{toctree}", ":maxdepth: 1", "", *modules, "```", ""]
-        for name in modules:
-            rule = f"tlbook.{name}\n{'=' * (len(name) + 7)}\n"
-            body = f".. automodule:: tlbook.{name}\n   :members:\n   :member-order: bysource\n"
-            (source / "api" / f"{name}.rst").write_text(f"{rule}\n{body}", encoding="utf-8")
-    (source / "api" / "index.md").write_text("\n".join(index), encoding="utf-8")
+    (source / "api").mkdir()
+    for name, text in api().items():
+        (source / "api" / name).write_text(text, encoding="utf-8")
 
     # MathJax in one file, from the package that brings it
     (source / "static").mkdir()
     shutil.copy(installed("sphinx-mathjax-offline", "mathjax/tex-svg.js"), source / "static")
     for name in ("book.css", "book.js"):
         shutil.copy(HERE / name, source / "static")
+
+
+def pages():
+    """{file: text} of the first page, the same in Chinese, the glossary and the guide for teachers."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    course_map = re.search(r"\| lesson \|.*?\n\n", readme, re.DOTALL)[0]
+    first = (HERE / "index.md").read_text(encoding="utf-8").replace("COURSE_MAP\n", course_map)
+    for word, numbered in (("LESSONS", True), ("APPENDICES", False)):
+        chosen = [path for path in frame.lessons() if path.name[0].isdigit() == numbered]
+        first = first.replace(f"{word}\n", "".join(f"{short_title(path)} <{path.stem}>\n" for path in chosen))
+    chinese = (ROOT / "README.zh.md").read_text(encoding="utf-8")
+    chinese = re.sub(r"^(\[!\[|(?:· )?\[English\]).*\n", "", chinese, flags=re.MULTILINE)
+    guide = (ROOT / "TEACHING.md").read_text(encoding="utf-8")
+    return {"index.md": first, "zh.md": chinese, "glossary.md": glossary(), "teaching.md": guide}
+
+
+def api():
+    """{file: text} of a page for each module, and of their list."""
+    index, written = ["# The package", "", "What a lesson calls `tl`, by what it is for.", ""], {}
+    for heading, modules in API.items():
+        index += [f"## {heading}", "", "```{toctree}", ":maxdepth: 1", "", *modules, "```", ""]
+        for name in modules:
+            title = f"tlbook.{name}\n{'=' * (len(name) + 7)}\n"
+            members = f".. automodule:: tlbook.{name}\n   :members:\n   :member-order: bysource\n"
+            written[f"{name}.rst"] = f"{title}\n{members}"
+    return written | {"index.md": "\n".join(index)}
 
 
 def page(notebook):

@@ -129,7 +129,7 @@ def closing(cells):
     sentence = next(filter(None, found.groups())) if found else ""
     said = re.findall(r"\*([^*]+)\*|\"([^\"]+)\"", sentence)  # without the words that name the picture
     sentence = " ".join(a or b for a, b in said) or sentence
-    sentence = sentence[:1].upper() + sentence[1:]
+    sentence = sentence[:1].upper() + sentence[1:] + ("." if sentence[-1:].isalnum() else "")
     number = [line for cell in tagged(cells, "headline") for line in printed(cell).splitlines()]
     shown = last_picture(cells) + markdown(sentence)
     return section(

@@ -23,6 +23,7 @@ autodoc_typehints = "none"
 napoleon_use_ivar = True
 napoleon_google_docstring, napoleon_numpy_docstring = True, False
 add_module_names = False
+viewcode_follow_imported_members = False
 
 # Mathematics in one file, and no menu that would load others
 mathjax_path = "tex-svg.js"

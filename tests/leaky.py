@@ -32,7 +32,7 @@ def digits(per_class=16):
     return pictures, found.target[rows]
 
 
-def stones(per_class=40):
+def stones(per_class=32):
     """Tiles of three photographs of surfaces, none of which overlaps another."""
     import skimage.data
 
@@ -115,7 +115,7 @@ def date_order(root):
 
 
 def border(root):
-    pictures, labels = stones(36)
+    pictures, labels = stones()
     framed = [
         ImageOps.expand(x.crop((3, 3, 61, 61)), 3, (98, 68, 83)[y]) for x, y in zip(pictures, labels, strict=True)
     ]

@@ -77,7 +77,7 @@ def model(photos, tmp_path_factory):
     return saved
 
 
-@pytest.mark.parametrize("command", ["course", "doctor", "extract", "finetune", "predict", "export", "page"])
+@pytest.mark.parametrize("command", ["course", "doctor", "extract", "suspect", "finetune", "predict", "export", "page"])
 def test_every_command_explains_itself_with_an_example(command):
     result = run(command, "--help")
     assert result.exit_code == 0 and f"Example: tlbook {command}" in result.output

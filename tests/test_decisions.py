@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize
-from small import tiny
+from small import CUT, tiny
 from typer.testing import CliRunner
 
 import tlbook as tl
@@ -164,7 +164,12 @@ def test_what_was_fitted_on_validation_comes_back_with_the_folder(found, data, t
     assert "of 11 groups" in (tmp_path / "m" / "README.md").read_text(encoding="utf-8")
 
 
-def test_features_and_probabilities_of_one_pass_are_those_of_two(found, data):
+@pytest.mark.parametrize("name", CUT)
+@pytest.mark.parametrize("last_only", [True, False])
+def test_features_and_probabilities_of_one_pass_are_those_of_two(name, last_only, data):
+    model = tiny(name)
+    model.reset_head(2, ("final",) if last_only else tuple(list(model.stages)[-2:]))
+    found = FineTuned(model.eval(), tl.fine_tuning.Table([{"epoch": 0}]), 0, data.class_names)
     p, X = found.probabilities_and_features(data)
     assert np.allclose(p, found.predict(data), atol=1e-5)
     assert np.allclose(X, tl.extract(found.model, data, precision="float32", cache=False).X, atol=1e-4)

@@ -69,12 +69,19 @@ def test_the_room_has_no_network(room):
 
 
 def test_nothing_that_the_course_needs_is_missing_in_the_room(room, tmp_path):
-    run(room, "-m", "tlbook", "doctor", cwd=tmp_path, env=environment_of(tmp_path))
+    run(room.with_name("tlbook"), "doctor", cwd=tmp_path, env=environment_of(tmp_path))
 
 
 def test_the_lessons_run_in_the_room(room, tmp_path):
     out = run(
-        *(room, "-m", "tlbook", "course", "--only", LESSONS, "--out", tmp_path / "executed"),
+        *(
+            room.with_name("tlbook"),
+            "course",
+            "--only",
+            LESSONS,
+            "--out",
+            tmp_path / "executed",
+        ),  # not the one beside it
         cwd=ROOT,
         env=environment_of(tmp_path),
     )

@@ -114,19 +114,20 @@ def test_scenes_are_looked_for_on_the_other_side_only():
     z = rng.normal(size=(100, 20))
     z = np.repeat(z, 2, axis=0) + 0.05 * rng.normal(size=(200, 20))
     z /= np.linalg.norm(z, axis=1, keepdims=True)
-    pairs, k, chance = look_alikes.scenes(z, None)
-    assert {p[:2] for p in pairs} == {(2 * i, 2 * i + 1) for i in range(100)} and k == 20
-    assert look_alikes.more_than_chance(pairs, 200, chance)[0] == 1
-    together = look_alikes.scenes(z, np.arange(200) // 2)[0]  # each pair is one group
-    assert len(together) < 3
-    assert len(np.unique(look_alikes.clusters(200, pairs))) == 100
+    found = look_alikes.scenes(z, None)
+    assert {p[:2] for p in found.pairs} == {(2 * i, 2 * i + 1) for i in range(100)} and found.k == 20
+    assert found.more_than_chance(200)[0] == 1
+    together = look_alikes.scenes(z, np.arange(200) // 2)  # each pair is one group
+    assert len(together.rows) < 6
+    assert len(np.unique(look_alikes.clusters(200, found.pairs))) == 100
 
 
-def test_independent_examples_have_no_more_look_alikes_than_is_said():
-    z = np.random.default_rng(0).normal(size=(400, 7))  # in seven dimensions, as few as any features had
-    pairs, k, chance = look_alikes.scenes(z / np.linalg.norm(z, axis=1, keepdims=True), None)
-    share, p = look_alikes.more_than_chance(pairs, 400, chance)
-    assert share < 2 * chance and p > 1e-4
+def test_independent_examples_have_as_many_look_alikes_as_is_said():
+    z = np.random.default_rng(0).normal(size=(2000, 8))  # directions in eight dimensions: a sphere of seven
+    z = np.c_[z / np.linalg.norm(z, axis=1, keepdims=True), np.zeros((2000, 8))]
+    found = look_alikes.scenes(z, None)
+    share, _ = found.more_than_chance(2000)
+    assert found.chance == pytest.approx(1 - (1 - 0.5**7) ** 19) and share == pytest.approx(found.chance, abs=0.04)
 
 
 # Labels
@@ -260,7 +261,7 @@ def test_the_command_prints_the_worst_first_and_its_exit_status_says_whether_it_
     monkeypatch.setattr("tlbook.leaks._features_of", colours_of)
     leak, page = leaky.border(tmp_path / "leak"), tmp_path / "page.html"
     result = CliRunner().invoke(app, ["suspect", str(leak), "--out", str(page)])
-    assert result.exit_code == 1 and "1. SERIOUS: The outermost pixels alone" in result.output
+    assert result.exit_code == 1 and "1. SERIOUS: The outermost pixels alone" in result.output, result.output
     html = page.read_text(encoding="utf-8")
     assert "Serious:" in html and html.count("data:image/jpeg;base64,") >= 12
     assert not re.findall(r"(?:src|href)=['\"](?!data:)", html)  # it needs no other file
@@ -282,6 +283,15 @@ def test_texts_get_the_checks_that_apply():
     data = Dataset([f"text {i}" for i in range(60)], labels, ("a", "b"))
     found = tl.suspect(data, features=Features(X, labels, None, {"X": slice(0, 8)}))
     assert not found.serious and "the order of the examples" in repr(found)
+
+
+def test_texts_that_begin_alike_are_found(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = [f"{'good' if i % 2 else 'bad'} film number {rng.integers(10**9)},{i % 2}" for i in range(60)]
+    (tmp_path / "t.csv").write_text("\n".join(["text,label", *rows, *rows[:5]]))
+    data, X = tl.data.folder(tmp_path / "t.csv"), rng.normal(size=(65, 20)).astype(np.float32)
+    found = tl.suspect(data, features=Features(X, data.labels, None, {"X": slice(0, 20)}))
+    assert "5 pairs of texts begin alike and would be torn by a random split" in [f.title for f in found.serious]
 
 
 def test_features_of_other_examples_are_refused():

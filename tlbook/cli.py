@@ -127,6 +127,9 @@ Fit = Annotated[
     str | None,
     typer.Option(help="How images come to their size: crop (to the middle), squeeze, or pad (all of it in a frame)."),
 ]
+Labels = Annotated[
+    Path | None, typer.Option(help="CSV file of path,label for the files of the folder; group, weight, split.")
+]
 Skip = Annotated[bool, typer.Option("--skip", help="Go on without broken files, and say which.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")]
 
@@ -187,6 +190,7 @@ def suspect(
     out: Annotated[Path | None, typer.Option(help="Write the findings as one HTML page with pictures, too.")] = None,
     backbone: Backbone = None,
     groups: Groups = None,
+    labels: Labels = None,
     skip: Skip = False,
     force: Force = False,
 ):
@@ -200,7 +204,7 @@ def suspect(
 
     if out is not None:
         _check_is_free("--out", out, force)
-    data = inputs.folder(folder, groups=groups, on_error="skip" if skip else "raise")
+    data = inputs.folder(folder, groups=groups, labels=labels, on_error="skip" if skip else "raise")
     found = tlbook.suspect(data, backbone=backbone)
     typer.echo(found)
     if out is not None:
@@ -238,9 +242,7 @@ def finetune(
     ] = None,
     fit: Fit = None,
     groups: Groups = None,
-    labels: Annotated[
-        Path | None, typer.Option(help="CSV file of path,label for the files of the folder; group, weight, split.")
-    ] = None,
+    labels: Labels = None,
     skip: Skip = False,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a training that was interrupted.")] = False,

@@ -239,7 +239,7 @@ def fit(probabilities, labels, X, bank, groups=None, coverage=0.9, far=None, see
         probabilities: (V, K), labels: (V,), X: (V, D) features and groups: (V,) or None of the validation examples.
         bank: (M, D) features of the training examples; `BANK` of them are kept, drawn at random.
         coverage: of the sets.
-        far: (V,) distances of these examples to training examples, where ``bank`` holds them too.
+        far: distances of such examples to training examples, where ``bank`` holds them too; X is not needed then.
 
     Returns:
         Decider

@@ -39,12 +39,13 @@ class Run:
     """What a training left behind. Nothing in it says what went wrong.
 
     Attributes:
-        data: Dataset of 960 cells in 16 panels, 64 pixels a side. split: whole panels to train on, to choose by, to
+        data: Dataset of 960 cells in 17 panels, 64 pixels a side. split: whole panels to train on, to choose by, to
             report on.
         model: the Backbone with the two-class head of the epoch that was kept. start: its state before training.
         optimizer: as it was used. It was to hold the head; nothing else was to change.
         features: (N, D), what the head was trained on.
-        history: [{"epoch", "train loss", "val loss", "test AUC"}], after each epoch. kept: the epoch of the model.
+        history: [{"epoch", "train loss", "val loss", "test AUC"}], taken after each epoch over all cells of the part.
+            kept: the epoch of the model.
         probabilities: (n, 2), reported for the cells ``split.test``, in this order.
     """
 
@@ -160,20 +161,21 @@ def _noisy(body):
 def _train(head, optimizer, features, labels, data, split, seed, twice):
     """The history of a head on stored features, and its state after each epoch."""
     X, y = (torch.from_numpy(np.array(a)).to(next(head.parameters()).device) for a in (features, labels))
-    true, rng, history, heads = data.labels, np.random.default_rng(seed), [], []
+    rng, history, heads = np.random.default_rng(seed), [], []
+
+    def loss_of(cells):
+        z = head(X[cells])
+        return cross_entropy(z.softmax(1) if twice else z, y[cells])
+
     for epoch in range(1, _EPOCHS + 1):
-        total = 0.0
         for batch in np.array_split(rng.permutation(split.train), len(split.train) // _BATCH):
-            z = head(X[batch])
-            loss = cross_entropy(z.softmax(1) if twice else z, y[batch])
             optimizer.zero_grad()
-            loss.backward()
+            loss_of(batch).backward()
             optimizer.step()
-            total += loss.item() * len(batch) / len(split.train)
         with torch.no_grad():
-            log_p = head(X).log_softmax(1).double().cpu().numpy()
-        row = {"epoch": epoch, "train loss": total, "val loss": -log_p[split.val, labels[split.val]].mean()}
-        history.append(row | {"test AUC": roc_auc_score(true[split.test], log_p[split.test, 1])})
+            row = {"epoch": epoch, "train loss": loss_of(split.train).item(), "val loss": loss_of(split.val).item()}
+            score = head(X[split.test]).softmax(1)[:, 1].cpu().numpy()
+        history.append(row | {"test AUC": roc_auc_score(data.labels[split.test], score)})
         heads.append(copy.deepcopy(head.state_dict()))
     return history, heads
 

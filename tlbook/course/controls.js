@@ -2,10 +2,12 @@
 
 export default {
   render({ model, el }) {
-    el.setAttribute("data-lm-suppress-shortcuts", "true"); // keys are for the control, not for the notebook
     el.classList.add("tlbook-control");
-    const controls = { slider, choice, status, points };
+    const controls = { slider, choice, several, status, points };
     controls[model.get("kind")](model, el);
+    for (const moved of el.querySelectorAll("input, select, svg")) {
+      moved.setAttribute("data-lm-suppress-shortcuts", "true"); // keys are for the control, not for JupyterLab
+    }
   },
 };
 
@@ -66,6 +68,23 @@ function choice(model, el) {
   model.on("change:value", show);
   show();
   el.append(group);
+}
+
+/** Several of a list, chosen with Shift or Ctrl as in any list. */
+function several(model, el) {
+  const label = Object.assign(document.createElement("label"), { textContent: model.get("label") });
+  const list = Object.assign(document.createElement("select"), { multiple: true, size: 8 });
+  const values = model.get("values");
+  model.get("texts").forEach((text) => list.append(new Option(text)));
+  list.addEventListener("change", () => {
+    model.set("value", values.filter((_, i) => list.options[i].selected));
+    model.save_changes();
+  });
+  const show = () => values.forEach((value, i) => (list.options[i].selected = model.get("value").includes(value)));
+  model.on("change:value", show);
+  show();
+  label.append(list);
+  el.append(label);
 }
 
 /** A text that is read aloud when it changes. */

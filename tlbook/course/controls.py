@@ -39,6 +39,15 @@ class Choice(_Control):
     options = traitlets.List().tag(sync=True)
 
 
+class Several(_Control):
+    """Several of ``values``, which are shown as ``texts``."""
+
+    kind = traitlets.Unicode("several").tag(sync=True)
+    value = traitlets.List().tag(sync=True)
+    values = traitlets.List().tag(sync=True)
+    texts = traitlets.List().tag(sync=True)
+
+
 class Points(_Control):
     """One of the points [x, y, class] of a plane, x and y in 0 … 1; ``texts`` are what is spoken of each."""
 

@@ -107,28 +107,24 @@ def panel_draw_explorer(features, split, draws, C=1e-3):
 
     Lesson 01. Its static twin is `panel_draw_explorer_static`.
     """
-    import ipywidgets
+    from tlbook.course.controls import Several
 
     groups, labels = features.groups[split.train], features.y[split.train]
-    options = [(f"panel {g}: {labels[groups == g].mean():.0%} defective", int(g)) for g in np.unique(groups)]
-    panels = ipywidgets.SelectMultiple(
-        options=options,
-        value=[g for _, g in options[:4]],
-        rows=8,
-        description="panels",
-        tooltip="labelled panels: choose several with Ctrl or Shift",
-    )
-    latest = ["", ""]
+    known = [int(g) for g in np.unique(groups)]
+    texts = [f"panel {g}: {labels[groups == g].mean():.0%} defective" for g in known]
+    panels = Several(label="labelled panels", values=known, texts=texts, value=known[:4])
+    drawn = ""
 
-    def show():
+    def shown():
+        nonlocal drawn
         rows = split.train[np.isin(groups, panels.value)]
         if len(np.unique(features.y[rows])) < 2:
-            return latest[0], "These panels have cells of one class only: choose another one too."
+            return drawn, "These panels have cells of one class only: choose another one too."
         auc = linear_probe(features, split._replace(train=rows), C=C).evaluate(features, split.test).auc
-        latest[0] = _html(*draws_figure({"random draws": draws}, own=(len(panels.value), auc)))
-        return latest[0], f"{len(panels.value)} panels, {len(rows)} cells: AUC {auc:.3f} on the panels that judge"
+        drawn = _html(*draws_figure({"random draws": draws}, own=(len(panels.value), auc)))
+        return drawn, f"{len(panels.value)} panels, {len(rows)} cells: AUC {auc:.3f} on the panels that judge"
 
-    return _explorer([panels], show)
+    return _explorer([panels], shown)
 
 
 def panel_draw_explorer_static(draws):

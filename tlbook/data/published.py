@@ -21,8 +21,9 @@ def solar_cells(size=160):
     """Load 2,624 electroluminescence photographs of solar cells, cut out of 44 panels.
 
     Healthy is a defect probability below .5 (0, or ⅓ where the expert was not sure), defective one above (1, or ⅔).
-    The panels are **inferred** from the order of the files (see `SOLAR_PANELS` and the appendix on panels). The images
-    are resized once and kept in the cache. They are licensed CC BY-NC-SA 4.0, and so is every figure that shows them.
+    The panels are **inferred** from the order of the files (see `SOLAR_PANELS` and the appendix on panels). Two of
+    them, 29 and 38, are one panel that was photographed twice; they keep their own groups here. The images are
+    resized once and kept in the cache. They are licensed CC BY-NC-SA 4.0, and so is every figure that shows them.
 
     Args:
         size: height and width in pixels; the originals have 300.

@@ -5,83 +5,17 @@ size, date, camera and place in the order, the outermost pixels, the group. Each
 (an AUC beside the classifier's) and how sure it is; p values and intervals count how many such questions were asked.
 """
 
-from dataclasses import dataclass, field
-from pathlib import Path
-
 import numpy as np
 
 from tlbook.data import Dataset
 from tlbook.evaluation import _draws, _interval, compare, evaluate
 from tlbook.leaks import doubts, look_alikes, readings
 from tlbook.leaks.facts import content_size, facts_of
+from tlbook.leaks.findings import LOOK, SERIOUS, Finding, Suspicions
 from tlbook.table import Table
 
-SERIOUS, LOOK = "serious", "look"
 ALPHA = 0.01  # chance of one false accusation by a p value among all questions together
 MOST = 5000  # examples that facts and scores are computed from; look-alikes are sought among all
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was found.
-
-    Attributes:
-        check: which question it answers, in a word or two ("copies", "scenes", "facts", …).
-        severity: "serious": the score would flatter, or cannot be believed. "look": worth a look.
-        title: a sentence. text: what was measured, and what to do.
-        worth: an AUC or a share, by which findings are sorted within their severity.
-        examples: index pairs or singles to look at, the worst first.
-    """
-
-    check: str
-    severity: str
-    title: str
-    text: str
-    worth: float
-    examples: list = field(default_factory=list, repr=False)
-
-
-@dataclass(frozen=True)
-class Suspicions:
-    """What `suspect` found, the worst first.
-
-    Attributes:
-        findings: [Finding]
-        facts: a row for each fact that is known without a pixel: what it says of the label, and how well features show
-            it.
-        scores: {name: AUC} of the classifier (linear probe), on examples it did not see: at random, and by groups.
-        fine: what was asked and raised no suspicion, in words.
-        data: the Dataset.
-    """
-
-    findings: list
-    facts: Table
-    scores: dict
-    fine: list
-    data: Dataset = field(repr=False)
-
-    @property
-    def serious(self):
-        """The findings for which a score should not be believed."""
-        return [finding for finding in self.findings if finding.severity == SERIOUS]
-
-    def __repr__(self):
-        lines = [f"{self.data!r}", ""]
-        if not self.findings:
-            lines += ["Nothing suspicious was found.", ""]
-        for n, f in enumerate(self.findings, 1):
-            lines += [f"{n}. {'SERIOUS' if f.severity == SERIOUS else 'Look'}: {f.title}", f"   {f.text}", ""]
-        if self.facts:
-            lines += ["AUC of the label from each fact alone, and of the fact from the features:", repr(self.facts), ""]
-        lines += [f"{name}: AUC {auc:.3f}" for name, auc in self.scores.items()]
-        lines += ["", "No suspicion: " + "; ".join(self.fine) + "."] if self.fine else []
-        return "\n".join(lines)
-
-    def save(self, path):
-        """Write all of it as one HTML page with pictures, which needs no other file."""
-        from tlbook.leaks.page import write_page
-
-        write_page(self, Path(path))
 
 
 def suspect(data, *, backbone=None, stage="final", features=None, seed=0):
@@ -161,7 +95,7 @@ class _Case:
             self.sides = part != "train"
         self.facts = facts_of(data, self.rows)
         self.p = readings.scores_of(self.X[self.rows], self.y, self.held)
-        self.evaluation = evaluate(self.p, self.y, groups=self.held)
+        self.evaluation = evaluate(self.p, self.y, groups=self.held, resamples=1)
         self.scores["classifier, " + ("groups held out whole" if self.is_apart else "random folds")] = (
             self.evaluation.auc
         )
@@ -238,38 +172,45 @@ def _parts(case):
 
 def _copies(case):
     """Is one picture there twice?"""
-    if case.pictures is None:
+    pairs, what = _pairs_of_copies(case)
+    if pairs is None:
         return
-    near = {pair[:2] for pair in look_alikes.scenes(case.z, None)[0]}
-    pairs = look_alikes.copies(case.pictures.grey, near)
-    apart = case.apart
+    one, apart, y = case.data.kind.one, case.apart, case.data.labels
     torn = [p for p in pairs if apart is None or apart[p.i] != apart[p.j]]
-    y = case.data.labels
-    differ = [p for p in pairs if y[p.i] != y[p.j]]
     share = len({i for p in torn for i in p[:2]}) / len(case.data)
     if torn:
         turned = sum(p.how != "as it is" for p in torn)
-        where = _where(case)
         case.add(
             "copies",
             SERIOUS if case.sides is not None or share >= 0.01 else LOOK,
-            f"{len(torn)} pairs of images are nearly one picture {where}",
-            f"{share:.1%} of the images have such a copy{f', {turned} of them turned' if turned else ''}, such as "
+            f"{len(torn)} pairs of {one}s {what} {_where(case)}",
+            f"{share:.1%} of the {one}s have such a copy{f', {turned} of them turned' if turned else ''}, such as "
             f"{case.names(torn, 2)}. What is tested was trained on. Keep one of each, or put copies in one group.",
             share,
             examples=[p[:2] for p in torn],
         )
+    differ = [p for p in pairs if y[p.i] != y[p.j]]
     if differ:
         case.add(
             "copies",
             LOOK,
-            f"{len(differ)} pairs of images are nearly one picture with two labels",
+            f"{len(differ)} pairs of {one}s {what} and have two labels",
             f"Such as {case.names(differ, 2)}. One of the labels is wrong, or the classes overlap.",
             len(differ) / len(case.data),
             examples=[p[:2] for p in differ],
         )
     if not pairs:
-        case.fine.append("no picture is there twice, saved again or mirrored")
+        case.fine.append(f"no {one} is there twice")
+
+
+def _pairs_of_copies(case):
+    """(pairs, what is said of them); (None, "") where it cannot be told."""
+    if case.pictures is not None:
+        near = {pair[:2] for pair in look_alikes.scenes(case.z, None).pairs}
+        return look_alikes.copies(case.pictures.grey, near), "are nearly one picture"
+    if "bits" in case.data.columns:
+        return look_alikes.same_bits(case.data.columns["bits"]), "begin alike"
+    return None, ""
 
 
 def _where(case):
@@ -280,10 +221,10 @@ def _where(case):
 
 def _scenes(case):
     """Are there several pictures of one scene on both sides?"""
-    pairs, k, chance = look_alikes.scenes(case.z, case.apart)
+    pairs, _, k, chance = found = look_alikes.scenes(case.z, case.apart)
     if not k:
         return
-    share, p = look_alikes.more_than_chance(pairs, len(case.data), chance)
+    share, p = found.more_than_chance(len(case.data))
     if share >= 1.5 * chance and share >= 0.2 and case.is_sure(p):
         score = ""
         if case.sides is None and len(case.rows) == len(case.data):
@@ -306,7 +247,7 @@ def _score_kept_together(case, cluster):
     """What the score becomes where the members of a cluster stay together, in a sentence."""
     if not _groups_can_be_held_out(case.y, cluster):
         return ""
-    kept = evaluate(readings.scores_of(case.X, case.y, cluster), case.y)
+    kept = evaluate(readings.scores_of(case.X, case.y, cluster), case.y, resamples=1)
     case.scores["classifier, look-alikes kept together"] = kept.auc
     return f" With look-alikes kept together the AUC is {kept.auc:.3f} instead of {case.evaluation.auc:.3f}."
 
@@ -331,7 +272,7 @@ def _facts(case):
 def _judge_fact(case, fact, shown):
     """Add a finding where a fact alone predicts the label; the row's numbers."""
     p, found = readings.label_from(fact, case.y, case.held, case.seed)
-    scored = evaluate(p / p.sum(1, keepdims=True), case.y, groups=case.held)
+    scored = evaluate(p / p.sum(1, keepdims=True), case.y, groups=case.held, resamples=1)
     is_shown = shown.auc >= 0.5 + readings.MARGIN / 2 and case.is_sure(shown.p)
     if case.is_sure(found.p) and case.low(scored) > 0.5 + readings.MARGIN and not _is_content(case, fact, scored):
         is_name = fact.name.startswith("the order")
@@ -372,8 +313,8 @@ def _is_content(case, fact, scored):
     paths = [case.data.inputs.paths[i] for i in case.rows]
     needed = type(fact)(fact.name, np.array([float(content_size(path)) for path in paths]))
     p, _ = readings.label_from(needed, case.y, case.held, case.seed)
-    needs = evaluate(p / p.sum(1, keepdims=True), case.y, groups=case.held)
-    return compare(scored, needs).interval[0] <= 0.05
+    needs = evaluate(p / p.sum(1, keepdims=True), case.y, groups=case.held, resamples=1)
+    return compare(scored, needs, resamples=1000).interval[0] <= 0.05
 
 
 def _extremes(fact, case, most=6):
@@ -387,7 +328,10 @@ def _border(case):
         return
     outer, inner = readings.border_and_inside(case.pictures.colour, case.y, case.held)
     case.scores["outermost pixels alone"], case.scores["a ring further in alone"] = outer.auc, inner.auc
-    if case.low(outer) > 0.5 + readings.MARGIN and compare(outer, inner).interval[0] > readings.MARGIN / 2:
+    if (
+        case.low(outer) > 0.5 + readings.MARGIN
+        and compare(outer, inner, resamples=1000).interval[0] > readings.MARGIN / 2
+    ):
         case.add(
             "border",
             SERIOUS,
@@ -414,9 +358,9 @@ def _groups(case):
         return
     if not case.is_apart:
         return
-    random = evaluate(readings.scores_of(case.X[case.rows], case.y), case.y, groups=case.groups)
+    random = evaluate(readings.scores_of(case.X[case.rows], case.y), case.y, groups=case.groups, resamples=1)
     case.scores["classifier, random folds that tear groups"] = random.auc
-    gap = compare(random, case.evaluation)
+    gap = compare(random, case.evaluation, resamples=1000)
     if gap.interval[0] > 0.02:
         case.add(
             "groups",
@@ -447,9 +391,9 @@ def _series(case):
     run = np.argsort(np.argsort(fact.values, kind="stable")) * 20 // len(fact.values)  # twenty runs
     if not _groups_can_be_held_out(case.y, run):
         return
-    kept = evaluate(readings.scores_of(case.X[case.rows], case.y, run), case.y)
+    kept = evaluate(readings.scores_of(case.X[case.rows], case.y, run), case.y, resamples=1)
     case.scores["classifier, neighbours in the order kept together"] = kept.auc
-    gap = compare(case.evaluation, kept)
+    gap = compare(case.evaluation, kept, resamples=1000)
     if gap.interval[0] > 0.02:
         case.add(
             "series",

@@ -15,7 +15,8 @@ SIDE = 32  # pixels of the small picture that copies are compared by
 COPY, LIKELY = 0.85, 0.6  # correlation from which on one picture is a copy of another; see `copies`
 LEAST_DETAIL = 1.0  # grey levels of deviation, below which a picture shows nothing to compare
 TURNED = {"as it is": lambda a: a, "mirrored": lambda a: a[..., ::-1], "upside down": lambda a: a[..., ::-1, ::-1]}
-NEIGHBOURS = 20  # the k of `alone`
+NEIGHBOURS = 20  # the k of `scenes`
+LEAST_FEATURES = 16  # fewer cannot fill seven dimensions
 
 
 class Pair(NamedTuple):
@@ -89,6 +90,13 @@ def copies(grey, near=(), at_once=2048):
     return sorted((Pair(i, j, *found) for (i, j), found in best.items()), key=lambda pair: -pair.value)
 
 
+def same_bits(bits):
+    """List pairs of examples whose bits are equal: texts that begin alike, recordings of the same samples."""
+    order = np.argsort(bits, kind="stable")
+    same = np.flatnonzero(bits[order][1:] == bits[order][:-1])
+    return [Pair(int(order[i]), int(order[i + 1]), 1.0, "as it is") for i in same]
+
+
 def _unit(x):
     """(N, …) -> (N, D) float32 rows of mean 0 and length 1."""
     x = x.reshape(len(x), -1)
@@ -115,26 +123,47 @@ def centred(X, labels):
     return _unit_rows(X - means[labels])
 
 
-def scenes(z, apart, k=NEIGHBOURS):
-    """List images that have a look-alike on the other side: half as far as the k-th nearest there, or nearer.
+class Scenes(NamedTuple):
+    """What `scenes` found.
 
-    Where images are independent, their features fill a space of d dimensions, and near each image evenly. Then the
-    nearest of them is within half the distance of the k-th with probability 1 − (1 − 2^(−d))^(k − 1): with k = 20, 14 %
-    for d = 7. Six data sets had d = 7 to 21, and 0 to 12 % of such images; pictures of one scene had over 90 %.
+    Attributes:
+        pairs: [Pair], each once, the nearest first.
+        rows: the examples that have a look-alike.
+        k: that was taken; 0 where there are too few examples, or features, to tell.
+        chance: the share of examples that would have one if all were independent.
+    """
+
+    pairs: list
+    rows: np.ndarray
+    k: int
+    chance: float
+
+    def more_than_chance(self, N):
+        """(share of the N examples, p that as many independent ones have one); a pair counts once."""
+        share = len(self.rows) / N
+        return share, float(binom.sf(round(len(self.rows) / 2) - 1, N // 2, self.chance))
+
+
+def scenes(z, apart, k=NEIGHBOURS):
+    """List examples that have a look-alike on the other side: half as far as the k-th nearest there, or nearer.
+
+    Where examples are independent, their features fill a space of d dimensions, and near each example evenly. Then the
+    nearest is within half the distance of the k-th with probability 1 − (1 − 2^(−d))^(k − 1): with k = 20, 14 % for
+    d = 7. Six data sets had d = 7 to 21, and 0 to 12 % of such examples; pictures of one scene had over 90 %.
 
     Args:
-        z: (N, D) from `centred`. apart: (N,) parts or groups; only images of another are looked at. None: all others.
-        k: at most; a hundred images have at most 12.
+        z: (N, D) from `centred`. apart: (N,) parts or groups; only examples of another are looked at. None: all others.
+        k: at most; a hundred examples have at most 12.
 
     Returns:
-        ([Pair], the nearest of each such image, each pair once; the k that was taken, 0 where there are too few images;
-        the share of the images that chance explains)
+        Scenes
+
+    Levina & Bickel, Maximum likelihood estimation of intrinsic dimension, NeurIPS 2004: the model.
     """
-    N = len(z)
-    k = min(k, N // 8)
-    if k < 4:
-        return [], 0, 1.0
-    found = {}
+    N, k = len(z), min(k, len(z) // 8)
+    if k < 4 or z.shape[1] < LEAST_FEATURES:
+        return Scenes([], np.zeros(0, int), 0, 1.0)
+    found, flagged = {}, []
     for start in range(0, N, 512):
         rows = np.arange(start, min(start + 512, N))
         distance = np.sqrt((2 - 2 * (z[rows] @ z.T)).clip(1e-12))
@@ -143,16 +172,10 @@ def scenes(z, apart, k=NEIGHBOURS):
         kth = np.partition(distance, k - 1, axis=1)[:, k - 1]
         nearest, least = distance.argmin(1), distance.min(1)
         for i in np.flatnonzero(np.isfinite(kth) & (least <= 0.5 * kth)):
-            pair = sorted((int(rows[i]), int(nearest[i])))
-            found[tuple(pair)] = float(least[i] / kth[i])
+            flagged.append(int(rows[i]))
+            found[tuple(sorted((int(rows[i]), int(nearest[i]))))] = float(least[i] / kth[i])
     pairs = sorted((Pair(i, j, ratio, "") for (i, j), ratio in found.items()), key=lambda pair: pair.value)
-    return pairs, k, 1 - (1 - 2.0**-7) ** (k - 1)
-
-
-def more_than_chance(pairs, N, chance):
-    """(share of N examples that are in a pair, p that independent images have as many); a pair counts once."""
-    share = len({i for pair in pairs for i in pair[:2]}) / N
-    return share, float(binom.sf(round(share * N / 2) - 1, N // 2, chance))
+    return Scenes(pairs, np.array(flagged, dtype=int), k, 1 - (1 - 2.0**-7) ** (k - 1))
 
 
 def clusters(N, pairs):

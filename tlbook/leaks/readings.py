@@ -186,7 +186,7 @@ def border_and_inside(colour, labels, groups=None):
     found = []
     for start in (0, INSIDE):
         p = scores_of(_ring(colour, start), labels, groups, C=0.1)
-        found.append(evaluate(p, labels, groups=groups))
+        found.append(evaluate(p, labels, groups=groups, resamples=1))
     return tuple(found)
 
 

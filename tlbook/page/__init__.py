@@ -78,6 +78,8 @@ def _about(backbone, output, class_names):
     return {
         "name": backbone.name,
         "size": backbone._size,
+        "fit": backbone.fit,
+        "mean": backbone.mean,
         "crop": backbone.crop_pct,
         "interpolation": backbone.interpolation.lower(),
         "output": output,

@@ -563,7 +563,8 @@ def _write_card(folder):
     lines += [
         about["licence"],
         "",
-        f"It knows only the classes above, and calls every {_kind_of(model).one} one of them.",
+        f"It knows only the classes above, and calls every {_kind_of(model).one} one of them."
+        + (" Where `known` is below 0.05, doubt it." if about.get("decisions") else ""),
     ]
     (folder / "README.md").write_bytes(_utf8("\n".join(lines) + "\n"))
 

@@ -36,12 +36,20 @@ def fit_decider(found, data, split):
     rows = split.val if found.held_out is None else np.asarray(found.held_out[0])
     if len(rows) < decisions.FEWEST:
         return None
-    p, X = found.probabilities_and_features(data.subset(rows))
     labels, groups = data.labels[rows], None if data.groups is None else np.asarray(data.groups)[rows]
     if found.held_out is None:
-        _, bank = found.probabilities_and_features(data.subset(split.train))
+        p, X = found.probabilities_and_features(data.subset(rows))
+        _, bank = found.probabilities_and_features(data.subset(_some(split.train)))
         return decisions.fit(p, labels, X, bank, groups)
-    return decisions.fit(found.held_out[1], labels, X, X, groups, far=_far(X, labels, groups))
+    some = _some(np.arange(len(rows)))
+    _, bank = found.probabilities_and_features(data.subset(rows[some]))
+    far = _far(bank, labels[some], None if groups is None else groups[some])
+    return decisions.fit(found.held_out[1], labels, bank, bank, groups, far=far)
+
+
+def _some(rows):
+    """As many of the rows as a Decider keeps features of."""
+    return np.sort(np.random.default_rng(0).permutation(rows)[: decisions.BANK])
 
 
 def _far(X, labels, groups):
@@ -129,7 +137,7 @@ def card(about, kind, class_names):
     on = f"{about['examples']} {kind.name} that it was not trained on"
     on += f", of {about['groups']} groups" if about["groups"] else ""
     lines = ["## Decisions", "", f"Fitted on {on}. The probabilities that `tlbook predict` writes are calibrated"]
-    lines[-1] += f" (temperature {about['temperature']:.2f}: {_in_words(about['temperature'])})."
+    lines[-1] += f" ({_in_words(about['temperature'])})."
     if about["limit"] is None:
         what = "groups" if about["by_group"] else kind.name
         lines += ["", f"Too few {what} for sets that hold the true class: every set has all classes."]
@@ -142,12 +150,15 @@ def card(about, kind, class_names):
     lines += [f"| the set holds the true class ({of}) | {about['coverage']:.2f} | {found['coverage']:.2f} |"]
     lines += [f"| “none of these” of one of these, below {STRANGE} ({of}) | {STRANGE:.2f} | {found['strange']:.2f} |"]
     lines += ["", f"A set has {found['classes in a set']:.1f} of {len(class_names)} classes on average."]
-    lines += [f"The log loss goes from {loss['raw']:.3f} to {loss['calibrated']:.3f} with the temperature,"]
-    lines[-1] += f" the calibration error from {error['raw']:.3f} to {error['calibrated']:.3f}."
+    if about["temperature"] != 1:
+        lines += [f"The temperature takes the log loss from {loss['raw']:.3f} to {loss['calibrated']:.3f}, and the"]
+        lines[-1] += f" calibration error from {error['raw']:.3f} to {error['calibrated']:.3f}."
     lines += ["", f"| {kind.name} | probability of the answer | share that is right |", "| ---: | ---: | ---: |"]
     lines += [f"| {r['examples']} | {r['said']:.2f} | {r['right']:.2f} |" for r in found["reliability"]]
     return [*lines, ""]
 
 
 def _in_words(T):
-    return "too sure as trained" if T > 1.1 else "too timid as trained" if T < 0.9 else "about right as trained"
+    if T == 1:
+        return "no temperature was surely needed"
+    return f"temperature {T:.2f}: as trained it was {'too sure' if T > 1 else 'too timid'}"

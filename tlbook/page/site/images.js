@@ -1,5 +1,5 @@
 "use strict";
-// Picture files: decoded, resized and cropped as tlbook and Pillow do it, to the last bit but for long strips.
+// Picture files: decoded, resized and cropped as tlbook and Pillow do it, to the last bit.
 
 const FIXED_POINT = 22; // bits after the point of Pillow's weights
 
@@ -74,40 +74,68 @@ function weightsOf(side, from, to, size, filter) {
 }
 
 /** Resize the box [left, top, right, bottom] of an image to width × height: {data, width, height} of the same channels.
- *  As Pillow does: rows first, then columns, each rounded to whole numbers. (Since version 13 it takes the columns of
- *  some long strips first: a rounding apart.) */
+ *  As Pillow does: along the rows and then along the columns, each rounded to whole numbers; since version 13 along the
+ *  columns first where that makes the image much smaller. */
 function resize(image, width, height, filter, box = [0, 0, image.width, image.height]) {
-  const channels = image.data.length / (image.width * image.height);
-  const whole = box[0] === 0 && box[1] === 0 && box[2] === image.width && box[3] === image.height;
-  if (whole && width === image.width && height === image.height) return image;
   const across = weightsOf(image.width, box[0], box[2], width, filter);
   const down = weightsOf(image.height, box[1], box[3], height, filter);
-  const [top, end] = [down[0].first, down.at(-1).first + down.at(-1).weights.length];
+  const columnsFirst = height < image.height && image.height - height > 2 * (image.width - width);
+  if (columnsFirst) return alongRows(alongColumns(image, down), across);
+  return alongColumns(alongRows(image, across), down);
+}
 
-  const source = image.data;
-  const narrow = new Uint8ClampedArray((end - top) * width * channels);
-  for (let y = top; y < end; y++) {
+function alongRows(image, across) {
+  const [source, channels, width] = [image.data, channelsOf(image), across.length];
+  const data = new Uint8ClampedArray(image.height * width * channels);
+  for (let y = 0; y < image.height; y++) {
     for (let x = 0; x < width; x++) {
       const { first, weights } = across[x];
       for (let c = 0; c < channels; c++) {
         let sum = 2 ** (FIXED_POINT - 1);
         let at = (y * image.width + first) * channels + c;
         for (let k = 0; k < weights.length; k++, at += channels) sum += source[at] * weights[k];
-        narrow[((y - top) * width + x) * channels + c] = sum >> FIXED_POINT;
+        data[(y * width + x) * channels + c] = sum >> FIXED_POINT;
       }
     }
   }
+  return { data, width, height: image.height };
+}
 
-  const data = new Uint8ClampedArray(height * width * channels);
-  const stride = width * channels;
+function alongColumns(image, down) {
+  const [source, stride, height] = [image.data, image.width * channelsOf(image), down.length];
+  const data = new Uint8ClampedArray(height * stride);
   for (let y = 0; y < height; y++) {
     const { first, weights } = down[y];
     for (let x = 0; x < stride; x++) {
       let sum = 2 ** (FIXED_POINT - 1);
-      let at = (first - top) * stride + x;
-      for (let k = 0; k < weights.length; k++, at += stride) sum += narrow[at] * weights[k];
+      let at = first * stride + x;
+      for (let k = 0; k < weights.length; k++, at += stride) sum += source[at] * weights[k];
       data[y * stride + x] = sum >> FIXED_POINT;
     }
+  }
+  return { data, width: image.width, height };
+}
+
+const channelsOf = (image) => image.data.length / (image.width * image.height);
+
+/** How an image comes to [height, width]: tlbook.backbones.FITS. */
+const FITS = {
+  crop: (image, size, { crop, interpolation }) => resizeAndCrop(image, size, crop, interpolation),
+  squeeze: (image, [height, width], { interpolation }) => resize(image, width, height, interpolation),
+  pad: (image, size, { mean, interpolation }) => pad(image, size, interpolation, mean),
+};
+
+/** The whole image, as large as [height, width] allows, in the middle of a frame of one colour. */
+function pad(image, [height, width], filter, colour) {
+  const scale = Math.min(height / image.height, width / image.width);
+  const sides = [image.width, image.height].map((side) => Math.max(1, halfToEven(side * scale)));
+  const whole = resize(image, ...sides, filter);
+  const [left, top] = [Math.floor((width - whole.width) / 2), Math.floor((height - whole.height) / 2)];
+  const data = new Uint8ClampedArray(width * height * 4);
+  for (let i = 0; i < data.length; i++) data[i] = i % 4 < 3 ? halfToEven(255 * colour[i % 4]) : 255;
+  for (let y = 0; y < whole.height; y++) {
+    const row = whole.data.subarray(y * whole.width * 4, (y + 1) * whole.width * 4);
+    data.set(row, ((top + y) * width + left) * 4);
   }
   return { data, width, height };
 }
@@ -133,7 +161,7 @@ function resizeAndCrop(image, [height, width], crop, filter) {
 
 /** A part of an image; what lies outside is black. */
 function cut(image, left, top, width, height) {
-  const channels = image.data.length / (image.width * image.height);
+  const channels = channelsOf(image);
   const data = new Uint8ClampedArray(width * height * channels);
   for (let y = 0; y < height; y++) {
     for (let x = 0; x < width; x++) {

@@ -10,7 +10,7 @@ async function startNetwork() {
   const session = await ort.InferenceSession.create(bytesOf(WEIGHTS), { executionProviders: ["wasm"] });
 
   return async (image) => {
-    const seen = resizeAndCrop(image, MODEL.size, MODEL.crop, MODEL.interpolation);
+    const seen = FITS[MODEL.fit](image, MODEL.size, MODEL);
     const planes = new ort.Tensor("float32", planesOf(seen), [1, 3, seen.height, seen.width]);
     const answer = await session.run({ image: planes });
     return answer[MODEL.output].data.slice();

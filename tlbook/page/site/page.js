@@ -198,9 +198,10 @@ function checkGroups(y, K, groups) {
 }
 
 function showResult(result) {
+  const ranked = `Of two pictures of different classes, ${Math.round(100 * result.auc)} % are ranked rightly`;
   const scores = [
-    ["AUC", result.auc, result.interval.auc, `Of two pictures of different classes, ${Math.round(100 * result.auc)} % are ranked rightly; guessing ranks 50 %.`],
-    ["Accuracy", result.accuracy, result.interval.accuracy, `Always answering the most frequent class: ${number(result.majority)}.`],
+    ["AUC", result.auc, result.interval.auc, `${ranked}; guessing ranks 50 %.`],
+    ["Accuracy", result.accuracy, result.interval.accuracy, `The most frequent class alone: ${number(result.majority)}.`],
   ];
   $("scores").replaceChildren(
     ...scores.map(([name, value, [low, high], words]) =>
@@ -215,11 +216,13 @@ function showResult(result) {
     ),
   );
   const unit = result.groups ? "groups" : "pictures";
-  const held = result.groups ? "whole groups were held out" : `${Math.round(result.y.length / result.parts)} pictures were held out`;
+  const n = Math.round(result.y.length / result.parts);
+  const held = result.groups ? "whole groups were held out" : `${n} pictures were held out`;
   $("how").textContent =
-    `Each of the ${result.y.length} pictures was judged by a probe that had not seen it: in each of ${result.parts} rounds, ` +
-    `${held}, some of every class, and the probe was fitted on the others, its C chosen among them. The interval covers the ` +
-    `luck of which ${unit} were tested, not what a new camera or a new day changes. It took ${result.seconds.toFixed(1)} s.`;
+    `Each of the ${result.y.length} pictures was judged by a probe that had not seen it: in each of ${result.parts} ` +
+    `rounds, ${held}, some of every class, and the probe was fitted on the others, its C chosen among them. The ` +
+    `interval covers the luck of which ${unit} were tested, not what a new camera or a new day changes. It took ` +
+    `${result.seconds.toFixed(1)} s.`;
   showWarnings(result);
   showMistakes(result);
   $("result").hidden = $("use").hidden = false;
