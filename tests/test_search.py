@@ -16,6 +16,7 @@ import tlbook as tl
 from tlbook.data import Dataset, Split
 from tlbook.training import search
 from tlbook.training.recipes import LPFT, Auto
+from tlbook.training.run import Settings
 from tlbook.training.search import FineTuning, Probe, Search
 
 pytestmark = pytest.mark.usefixtures("one_thread_and_own_cache")
@@ -289,7 +290,43 @@ def test_lr_takes_the_place_of_the_rates():
     assert [row.name for row in searched(lr=2e-3).tried if "LP-FT" in row.name] == ["LP-FT at 2e-3"]
 
 
-@pytest.mark.parametrize("options", [{"minutes": 0}, {"folds": 1}, {"rates": (0.0,)}, {"rates": ("a",)}])
+def test_rates_that_are_close_are_told_apart():
+    assert len({str(FineTuning(lr)) for lr in (1e-4, 1.4e-4, 2e-4, 2.5e-4)}) == 4  # fits are kept by these names
+    assert str(FineTuning(2.5e-4)) == "LP-FT at 2.5e-4"
+
+
+def test_folds_that_no_probe_can_be_fitted_to_leave_a_probe_of_all():
+    data = noisy(n=12, groups=3)
+    tried = searched(data=data, split=Split(np.arange(12), [], [])).tried  # the other fold has one group alone
+    assert tried[0].kept and "not judged" in tried[0].note and "begins with the plain probe" in tried[-1].note
+
+
+def test_a_step_is_timed_with_as_many_examples_as_are_in_memory_at_once(monkeypatch):
+    seen, prepare = [], type(tiny()).prepare
+    monkeypatch.setattr(type(tiny()), "prepare", lambda self, x: seen.append(len(x)) or prepare(self, x))
+    self = Search.__new__(Search)
+    self.backbone, self.data, self.pool = tiny(), NOISY, np.arange(60)
+    self.settings = Settings(1, 1e-3, 16, 4, None, None, True, 0)
+    assert self._measure_step() > 0 and seen == [4]
+
+
+def test_a_checkpoint_is_of_one_objective():
+    def key(objective):
+        self = Search.__new__(Search)
+        self.backbone, self.data, self.part, self.pool = tiny(), NOISY, NOISY, np.arange(60)
+        self.folds, self.weight, self.objective = [], np.ones(60), objective
+        self.settings = Settings(1, 1e-3, 16, 1, None, None, True, 0)
+        return self._key()
+
+    shares = np.full((60, 2), 0.5)
+    others = [tl.Objective(label_smoothing=0.1), tl.Objective(l2_sp=1.0), tl.Objective(soft_targets=shares)]
+    assert key(tl.Objective()) == key(tl.Objective())
+    assert all(key(other) != key(tl.Objective()) for other in others)
+
+
+@pytest.mark.parametrize(
+    "options", [{"minutes": 0}, {"folds": 1}, {"rates": (0.0,)}, {"rates": ("a",)}, {"rates": ()}, {"rates": 1e-4}]
+)
 def test_settings_that_make_no_sense_are_refused(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         Auto(**options)

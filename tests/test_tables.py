@@ -267,6 +267,10 @@ def test_rows_with_class_labels_keep_their_names_and_columns_are_groups():
 def test_rows_of_texts_with_labels_in_words():
     data = from_dataset([{"text": "good film", "label": "yes"}, {"text": "bad film", "label": "no"}] * 4)
     assert data.class_names == ("no", "yes") and data.labels.tolist() == [1, 0] * 4 and data.kind.name == "texts"
+    other_order = from_dataset(
+        [{"text": "good film", "label": "yes"}, {"text": "bad", "label": "no"}], class_names=("yes", "no")
+    )
+    assert other_order.class_names == ("yes", "no") and other_order.labels.tolist() == [0, 1]
     named = from_dataset(hub(kind=["x"] * 16), columns=("image", "kind"), class_names=("x",))
     assert named.labels.tolist() == [0] * 16
 

@@ -70,7 +70,8 @@ class FineTuning:
     photo: bool = False
 
     def __str__(self):
-        return f"LP-FT at {self.lr:.0e}{', photo' if self.photo else ''}".replace("e-0", "e-")
+        rate = np.format_float_scientific(self.lr, trim="-", exp_digits=1)  # all digits: fits are kept by this name
+        return f"LP-FT at {rate}{', photo' if self.photo else ''}"
 
 
 class Search:
@@ -334,6 +335,8 @@ class Search:
         lacking = [k for fold in self.folds for k in np.setdiff1d(classes, self.part.labels[fold.train])]
         if lacking:
             return f"not tried: {self.data.class_names[lacking[0]]} is in one fold alone"
+        if Probe() not in self.held_out:
+            return "not tried: it begins with the plain probe, and that could not be fitted to every fold"
         if not any(p.requires_grad for p in self.backbone.parameters()):
             return "not tried: no parameter of the backbone requires a gradient"
         if any(np.allclose(self._losses(c), math.log1p(1 / self.judged.sum())) for c in self.held_out):
@@ -354,7 +357,7 @@ class Search:
 
     def _measure_step(self):
         """How long a step of fine-tuning takes: the median of three, of a copy, after one to warm up."""
-        rows, seconds = self.pool[: self.settings.batch_size], []
+        rows, seconds = self.pool[: math.ceil(self.settings.batch_size / self.settings.accumulate)], []  # what fits
         model = copy.deepcopy(self.backbone).eval()
         model.reset_head(len(self.data.class_names))
         batch = model.prepare([read_input(self.data, int(i)) for i in rows])
@@ -375,10 +378,14 @@ class Search:
                 "remove them, or search without checkpoint="
             )
         arrays = [self.pool, self.part.labels, self.weight, *(fold.test for fold in self.folds)]
+        if self.objective.soft_targets is not None:
+            arrays += [self.objective.targets(self.data)[self.pool], np.array(self.objective.temperature)]
         key = {
             "backbone": self.backbone.fingerprint,
             "inputs": self.part.fingerprint,
             "labels, weights, split": hashlib.sha256(b"".join(np.ascontiguousarray(a) for a in arrays)).hexdigest(),
+            "parameters that learn": [name for name, p in self.backbone.named_parameters() if p.requires_grad],
+            "objective": checkpoints.terms_of(self.objective),
             "recipe": "auto",
         }
         settings = asdict(self.settings)
