@@ -186,11 +186,14 @@ def test_what_was_trained_on_is_not_calibrated_on(found, data, tmp_path):
 def test_cross_fitted_probabilities_take_the_place_of_validation(found, data, tmp_path):
     pool = np.arange(63)
     p = decisions.scaled(np.eye(2)[data.labels[pool]] * 0.6 + 0.2, 1.0)  # .8 for the label, which is always right
-    kept = replace(found, held_out=(pool, p))
+    kept = replace(found, held_out=(pool, p, None))
     kept.save(tmp_path / "m", data=data, split=SPLIT)
     decider = load_finetuned(tmp_path / "m").decider
     assert decider.examples == 63 and decider.T < 0.2  # right more often than it said
     assert decider.far.min() > 0  # no example is compared with itself
+    far = np.linspace(0.1, 0.9, 63)  # of a network that was trained on these examples: as far as when it was not
+    replace(kept, held_out=(pool, p, far)).save(tmp_path / "tuned", data=data, split=SPLIT)
+    assert np.allclose(load_finetuned(tmp_path / "tuned").decider.far, far)
 
 
 def test_groups_that_were_trained_on_are_no_unseen_groups(found, data, tmp_path):

@@ -15,6 +15,7 @@ from small_text import films, tiny_text
 import tlbook as tl
 from tlbook.data import Dataset, Split
 from tlbook.training import search
+from tlbook.training.classifier import FineTuned
 from tlbook.training.recipes import LPFT, Auto
 from tlbook.training.run import Settings
 from tlbook.training.search import FineTuning, Probe, Search
@@ -70,7 +71,7 @@ def test_the_table_is_printed_as_it_goes(capsys):
 
 def test_the_same_groups_are_held_out_for_all_and_none_of_them_is_of_the_test(monkeypatch):
     fitted, predicted = [], []
-    fit_probe, predict = Search._fit_probe, tl.training.classifier.FineTuned.predict
+    fit_probe, predict = Search._fit_probe, FineTuned.probabilities_and_features
 
     def note_probe(self, candidate, rows):
         fitted.append((str(candidate), frozenset(NOISY.groups[self.pool[rows]])))
@@ -81,11 +82,12 @@ def test_the_same_groups_are_held_out_for_all_and_none_of_them_is_of_the_test(mo
         return predict(self, inputs, **options)
 
     monkeypatch.setattr(Search, "_fit_probe", note_probe)
-    monkeypatch.setattr(tl.training.classifier.FineTuned, "predict", note_prediction)
+    monkeypatch.setattr(FineTuned, "probabilities_and_features", note_prediction)
     searched()
     every = frozenset(NOISY.groups[np.concatenate([SPLIT.train, SPLIT.val])])
     of_plain = [groups for name, groups in fitted if name == "probe" and groups != every]
-    assert len(of_plain) == 2 and [every - groups for groups in of_plain] == predicted  # LP-FT's two
+    assert len(of_plain) == 2 and [every - groups for groups in of_plain] == predicted[::2]  # LP-FT's two
+    assert of_plain == predicted[1::2]  # what they are compared with
     assert not every & frozenset(NOISY.groups[SPLIT.test])
 
 
@@ -145,6 +147,7 @@ def test_fine_tuning_is_kept_where_it_is_better_and_then_fitted_to_all_of_train_
     ours, theirs = found.model.state_dict(), alone.model.state_dict()
     (row,) = (row for row in found.tried if row.kept)
     assert row.name == "LP-FT at 1e-3" and found.epoch == 1
+    assert len(found.held_out[2]) == len(pool) and found.held_out[2].min() > 0
     assert all(torch.equal(ours[name], theirs[name] / (row.temperature if "fc." in name else 1)) for name in theirs)
 
 
@@ -186,7 +189,7 @@ def test_every_probe_is_a_model_that_predicts_saves_and_loads(kept, monkeypatch,
     (T,) = (row.temperature for row in found.tried if row.kept)
     expected = softmax(np.log(probe.predict_proba(test.X)) / T, 1)
     assert np.abs(found.predict(NOISY.subset(SPLIT.test)) - expected).max() < 1e-4
-    rows, p = found.held_out
+    rows, p, far = found.held_out
     assert np.array_equal(rows, pool) and p.shape == (len(pool), 2) and np.allclose(p.sum(1), 1)
     (row,) = (row for row in found.tried if row.kept)
     n = len(rows)

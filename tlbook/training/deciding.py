@@ -40,12 +40,14 @@ def fit_decider(found, data, split):
     groups = unseen_groups(data, rows, split.train if found.held_out is None else ())  # folds keep groups whole
     if found.held_out is None:
         p, X = found.probabilities_and_features(data.subset(rows))
-        _, bank = found.probabilities_and_features(data.subset(_some(split.train)))
+        _, bank = found.probabilities_and_features(data.subset(some(split.train)))
         return decisions.fit(p, labels, X, bank, groups)
-    some = _some(np.arange(len(rows)))
-    _, bank = found.probabilities_and_features(data.subset(rows[some]))
-    far = _far(bank, labels[some], None if groups is None else groups[some])
-    return decisions.fit(found.held_out[1], labels, bank, bank, groups, far=far)
+    _, p, far = found.held_out
+    kept = some(np.arange(len(rows)))
+    _, bank = found.probabilities_and_features(data.subset(rows[kept]))
+    if far is None:  # of a frozen network
+        far = _far(bank, labels[kept], None if groups is None else groups[kept])
+    return decisions.fit(p, labels, bank, bank, groups, far=far)
 
 
 def unseen_groups(data, rows, trained_on):
@@ -57,7 +59,7 @@ def unseen_groups(data, rows, trained_on):
     return None if is_torn else groups[rows]
 
 
-def _some(rows):
+def some(rows):
     """As many of the rows as a Decider keeps features of."""
     return np.sort(np.random.default_rng(0).permutation(rows)[: decisions.BANK])
 
