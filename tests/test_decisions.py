@@ -196,6 +196,13 @@ def test_cross_fitted_probabilities_take_the_place_of_validation(found, data, tm
     assert np.allclose(load_finetuned(tmp_path / "tuned").decider.far, far)
 
 
+def test_a_test_that_was_learned_from_is_refused(found, data, tmp_path):
+    rows = np.arange(63)
+    kept = replace(found, held_out=(rows, np.full((63, 2), 0.5), None))
+    with pytest.raises(ValueError, match="example 60 of split.test was learned from: give the split of the training"):
+        kept.save(tmp_path / "m", data=data, split=Split(np.arange(30), np.arange(30, 60), np.arange(60, 90)))
+
+
 def test_groups_that_were_trained_on_are_no_unseen_groups(found, data, tmp_path):
     torn = Split(np.arange(0, 90, 3), np.arange(1, 90, 3), np.arange(2, 90, 3))  # an example of each group in each
     found.save(tmp_path / "m", data=data, split=torn)

@@ -242,9 +242,14 @@ class FineTuned:
             raise ValueError(f"{given} is given without {missing}: the scores are those of data at split.test")
         if data is not None:
             self._check_classes(data)
-            seen = np.intersect1d(split.test, np.concatenate([split.train, split.val]))
-            if len(seen):
-                raise ValueError(f"example {seen[0]:.0f} of split.test is in train or val too ({len(seen)} such)")
+            learned = () if self.held_out is None else self.held_out[0]  # by what was chosen among several
+            for rows, where in (
+                (np.concatenate([split.train, split.val]), "is in train or val too"),
+                (learned, "was learned from: give the split of the training"),
+            ):
+                seen = np.intersect1d(split.test, rows)
+                if len(seen):
+                    raise ValueError(f"example {seen[0]:.0f} of split.test {where} ({len(seen)} such)")
 
     def _save_decider(self, data, split, folder):
         """Write the Decider, a new one where it can be fitted, and say what it promises and reaches; None without."""
