@@ -2,7 +2,9 @@
 
 import functools
 import http.server
+import json
 import shutil
+import subprocess
 import threading
 
 import numpy as np
@@ -425,3 +427,15 @@ def test_what_a_browser_cannot_do_is_refused(tmp_path):
     texts = FineTuned(type("Texts", (), {"kind": "texts", "name": "minilm"})(), [], 0, ("a", "b"))
     with pytest.raises(ValueError, match="takes texts"):
         page.write(tmp_path / "site", texts)
+
+
+def test_folders_may_be_called_as_anything_is(tmp_path):
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("no node")
+    script = "".join((page._SITE / name).read_text(encoding="utf-8") for name in ("folds.js", "files.js"))
+    names = ["__proto__", "b", "constructor"]
+    files = [{"path": ["root", name, "1.png"], "file": 0} for name in names]
+    (tmp_path / "a.js").write_text(f"{script}\nconsole.log(JSON.stringify(byClass({json.dumps(files)})))")
+    found = json.loads(subprocess.run([node, tmp_path / "a.js"], capture_output=True, check=True).stdout)
+    assert found == [[name, [{"path": ["1.png"], "file": 0}]] for name in names]

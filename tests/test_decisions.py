@@ -1,6 +1,7 @@
 """Decisions: calibration, costs, sets and distances do what their formulas say, and a saved classifier keeps them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -183,15 +184,59 @@ def test_what_was_trained_on_is_not_calibrated_on(found, data, tmp_path):
 
 
 def test_cross_fitted_probabilities_take_the_place_of_validation(found, data, tmp_path):
-    import dataclasses
-
     pool = np.arange(63)
     p = decisions.scaled(np.eye(2)[data.labels[pool]] * 0.6 + 0.2, 1.0)  # .8 for the label, which is always right
-    kept = dataclasses.replace(found, held_out=(pool, p))
+    kept = replace(found, held_out=(pool, p, None))
     kept.save(tmp_path / "m", data=data, split=SPLIT)
     decider = load_finetuned(tmp_path / "m").decider
     assert decider.examples == 63 and decider.T < 0.2  # right more often than it said
     assert decider.far.min() > 0  # no example is compared with itself
+    far = np.linspace(0.1, 0.9, 63)  # of a network that was trained on these examples: as far as when it was not
+    replace(kept, held_out=(pool, p, far)).save(tmp_path / "tuned", data=data, split=SPLIT)
+    assert np.allclose(load_finetuned(tmp_path / "tuned").decider.far, far)
+
+
+def test_a_test_that_was_learned_from_is_refused(found, data, tmp_path):
+    rows = np.arange(63)
+    kept = replace(found, held_out=(rows, np.full((63, 2), 0.5), None))
+    with pytest.raises(ValueError, match="example 60 of split.test was learned from: give the split of the training"):
+        kept.save(tmp_path / "m", data=data, split=Split(np.arange(30), np.arange(30, 60), np.arange(60, 90)))
+
+
+def test_groups_that_were_trained_on_are_no_unseen_groups(found, data, tmp_path):
+    torn = Split(np.arange(0, 90, 3), np.arange(1, 90, 3), np.arange(2, 90, 3))  # an example of each group in each
+    found.save(tmp_path / "m", data=data, split=torn)
+    again, card = load_finetuned(tmp_path / "m"), (tmp_path / "m" / "README.md").read_text(encoding="utf-8")
+    assert not again.decider.by_group and again.decider.groups is None and "unseen groups" not in card
+
+
+def test_what_cannot_be_measured_loses_no_model(found, data, tmp_path, monkeypatch):
+    def fail(*given):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(deciding, "measured", fail)
+    with pytest.warns(UserWarning, match="what it decides by is left out .*out of memory"):
+        found.save(tmp_path / "m", data=data, split=SPLIT)
+    assert load_finetuned(tmp_path / "m").decider is None
+
+
+def test_a_model_that_was_loaded_keeps_what_it_decides_by_when_it_is_saved_again(found, data, tmp_path):
+    found.save(tmp_path / "m", data=data, split=SPLIT)
+    load_finetuned(tmp_path / "m").save(tmp_path / "again")
+    again = load_finetuned(tmp_path / "again")
+    assert again.decide(data) == load_finetuned(tmp_path / "m").decide(data)
+
+
+def test_classes_may_be_called_as_the_columns_are(data, folder, tmp_path):
+    model = tiny()
+    model.reset_head(2)
+    found = FineTuned(model.eval(), tl.fine_tuning.Table([{"epoch": 0}]), 0, ("known", "class"))
+    found.save(tmp_path / "m", data=replace(data, class_names=("known", "class")), split=SPLIT)
+    row = load_finetuned(tmp_path / "m").decide(data)[0]
+    assert list(row) == ["class", "p(known)", "p(class)", "set", "known"] and row["class"] in ("known", "class")
+    command = ["predict", str(tmp_path / "m"), str(folder / "cat"), "--csv", str(tmp_path / "o.csv")]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    assert (tmp_path / "o.csv").read_text().splitlines()[0] == "path,class,p(known),p(class),set,known"
 
 
 def test_a_damaged_or_exchanged_file_is_named(found, data, tmp_path):

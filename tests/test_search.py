@@ -15,7 +15,9 @@ from small_text import films, tiny_text
 import tlbook as tl
 from tlbook.data import Dataset, Split
 from tlbook.training import search
+from tlbook.training.classifier import FineTuned
 from tlbook.training.recipes import LPFT, Auto
+from tlbook.training.run import Settings
 from tlbook.training.search import FineTuning, Probe, Search
 
 pytestmark = pytest.mark.usefixtures("one_thread_and_own_cache")
@@ -69,7 +71,7 @@ def test_the_table_is_printed_as_it_goes(capsys):
 
 def test_the_same_groups_are_held_out_for_all_and_none_of_them_is_of_the_test(monkeypatch):
     fitted, predicted = [], []
-    fit_probe, predict = Search._fit_probe, tl.training.classifier.FineTuned.predict
+    fit_probe, predict = Search._fit_probe, FineTuned.probabilities_and_features
 
     def note_probe(self, candidate, rows):
         fitted.append((str(candidate), frozenset(NOISY.groups[self.pool[rows]])))
@@ -80,11 +82,12 @@ def test_the_same_groups_are_held_out_for_all_and_none_of_them_is_of_the_test(mo
         return predict(self, inputs, **options)
 
     monkeypatch.setattr(Search, "_fit_probe", note_probe)
-    monkeypatch.setattr(tl.training.classifier.FineTuned, "predict", note_prediction)
+    monkeypatch.setattr(FineTuned, "probabilities_and_features", note_prediction)
     searched()
     every = frozenset(NOISY.groups[np.concatenate([SPLIT.train, SPLIT.val])])
     of_plain = [groups for name, groups in fitted if name == "probe" and groups != every]
-    assert len(of_plain) == 2 and [every - groups for groups in of_plain] == predicted  # LP-FT's two
+    assert len(of_plain) == 2 and [every - groups for groups in of_plain] == predicted[::2]  # LP-FT's two
+    assert of_plain == predicted[1::2]  # what they are compared with
     assert not every & frozenset(NOISY.groups[SPLIT.test])
 
 
@@ -144,6 +147,7 @@ def test_fine_tuning_is_kept_where_it_is_better_and_then_fitted_to_all_of_train_
     ours, theirs = found.model.state_dict(), alone.model.state_dict()
     (row,) = (row for row in found.tried if row.kept)
     assert row.name == "LP-FT at 1e-3" and found.epoch == 1
+    assert len(found.held_out[2]) == len(pool) and found.held_out[2].min() > 0
     assert all(torch.equal(ours[name], theirs[name] / (row.temperature if "fc." in name else 1)) for name in theirs)
 
 
@@ -185,7 +189,7 @@ def test_every_probe_is_a_model_that_predicts_saves_and_loads(kept, monkeypatch,
     (T,) = (row.temperature for row in found.tried if row.kept)
     expected = softmax(np.log(probe.predict_proba(test.X)) / T, 1)
     assert np.abs(found.predict(NOISY.subset(SPLIT.test)) - expected).max() < 1e-4
-    rows, p = found.held_out
+    rows, p, far = found.held_out
     assert np.array_equal(rows, pool) and p.shape == (len(pool), 2) and np.allclose(p.sum(1), 1)
     (row,) = (row for row in found.tried if row.kept)
     n = len(rows)
@@ -289,7 +293,43 @@ def test_lr_takes_the_place_of_the_rates():
     assert [row.name for row in searched(lr=2e-3).tried if "LP-FT" in row.name] == ["LP-FT at 2e-3"]
 
 
-@pytest.mark.parametrize("options", [{"minutes": 0}, {"folds": 1}, {"rates": (0.0,)}, {"rates": ("a",)}])
+def test_rates_that_are_close_are_told_apart():
+    assert len({str(FineTuning(lr)) for lr in (1e-4, 1.4e-4, 2e-4, 2.5e-4)}) == 4  # fits are kept by these names
+    assert str(FineTuning(2.5e-4)) == "LP-FT at 2.5e-4"
+
+
+def test_folds_that_no_probe_can_be_fitted_to_leave_a_probe_of_all():
+    data = noisy(n=12, groups=3)
+    tried = searched(data=data, split=Split(np.arange(12), [], [])).tried  # the other fold has one group alone
+    assert tried[0].kept and "not judged" in tried[0].note and "begins with the plain probe" in tried[-1].note
+
+
+def test_a_step_is_timed_with_as_many_examples_as_are_in_memory_at_once(monkeypatch):
+    seen, prepare = [], type(tiny()).prepare
+    monkeypatch.setattr(type(tiny()), "prepare", lambda self, x: seen.append(len(x)) or prepare(self, x))
+    self = Search.__new__(Search)
+    self.backbone, self.data, self.pool = tiny(), NOISY, np.arange(60)
+    self.settings = Settings(1, 1e-3, 16, 4, None, None, True, 0)
+    assert self._measure_step() > 0 and seen == [4]
+
+
+def test_a_checkpoint_is_of_one_objective():
+    def key(objective):
+        self = Search.__new__(Search)
+        self.backbone, self.data, self.part, self.pool = tiny(), NOISY, NOISY, np.arange(60)
+        self.folds, self.weight, self.objective = [], np.ones(60), objective
+        self.settings = Settings(1, 1e-3, 16, 1, None, None, True, 0)
+        return self._key()
+
+    shares = np.full((60, 2), 0.5)
+    others = [tl.Objective(label_smoothing=0.1), tl.Objective(l2_sp=1.0), tl.Objective(soft_targets=shares)]
+    assert key(tl.Objective()) == key(tl.Objective())
+    assert all(key(other) != key(tl.Objective()) for other in others)
+
+
+@pytest.mark.parametrize(
+    "options", [{"minutes": 0}, {"folds": 1}, {"rates": (0.0,)}, {"rates": ("a",)}, {"rates": ()}, {"rates": 1e-4}]
+)
 def test_settings_that_make_no_sense_are_refused(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         Auto(**options)

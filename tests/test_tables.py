@@ -108,6 +108,13 @@ def test_a_broken_image_is_named_with_its_row(photos):
         tl.data.folder(table)
 
 
+def test_a_path_that_can_be_no_file_is_named_with_its_row(photos):
+    rows = rows_of(photos)
+    rows[5] |= {"path": "a film " * 99}
+    with pytest.raises(ValueError, match="row 7: .*does not exist"):
+        tl.data.folder(write(photos / "labels.csv", rows))
+
+
 def test_columns_for_several_labels_are_refused_with_the_remedy(photos):
     rows = [{"path": row["path"], "cat": 1, "dog": 1} for row in rows_of(photos)]
     with pytest.raises(ValueError, match="has no column 'label', only path, cat, dog.*one data set for each"):
@@ -161,6 +168,16 @@ def test_arrays_are_what_the_same_files_would_be(shape, y, tmp_path):
 def test_integers_take_the_names_that_are_given(tmp_path):
     np.savez(tmp_path / "a.npz", X=pictures(), y=np.arange(16) % 2, class_names=["left", "right"])
     assert tl.data.folder(tmp_path / "a.npz").class_names == ("left", "right")
+    np.savez(tmp_path / "b.npz", X=pictures(), y=np.arange(16) % 2, class_names=["right", "left"])
+    data = tl.data.folder(tmp_path / "b.npz")
+    assert data.class_names == ("right", "left") and data.labels.tolist() == [0, 1] * 8
+
+
+def test_integers_are_in_the_order_of_numbers(tmp_path):
+    y = np.arange(48) % 12
+    np.savez(tmp_path / "a.npz", X=pictures(48), y=y)
+    data = tl.data.folder(tmp_path / "a.npz")
+    assert data.class_names == tuple(map(str, range(12))) and np.array_equal(data.labels, y)
 
 
 def objects(*rows):
@@ -182,6 +199,10 @@ BAD_ARRAYS = {
     "no y": ({"X": X, "labels": Y}, "holds no array 'y', only X, labels: save it with np.savez"),
     "short y": ({"X": X, "y": Y[:5]}, "one for each of the 16 images of X"),
     "real y": ({"X": X, "y": Y * 1.0}, "y must be N integers or strings"),
+    "column": ({"X": X, "y": Y[:, None]}, r"got \(16, 1\): save y\[:, 0\]"),
+    "one number": ({"X": X, "y": 1}, "one for each of the 16 images of X"),
+    "one name": ({"X": X, "y": Y, "class_names": "ab"}, "class_names must be the K names.*save a list of them"),
+    "nan": ({"X": X, "y": Y, "group": [1.0] * 7 + [np.nan] + [2.0] * 8}, "y, row 7: no group"),
     "one-hot": ({"X": X, "y": np.eye(2, dtype=int)[Y]}, r"save y.argmax\(1\)"),
     "several labels": (
         {"X": X, "y": np.vstack([np.eye(2, dtype=int)[Y[:7]], np.ones((9, 2), int)])},
@@ -267,6 +288,10 @@ def test_rows_with_class_labels_keep_their_names_and_columns_are_groups():
 def test_rows_of_texts_with_labels_in_words():
     data = from_dataset([{"text": "good film", "label": "yes"}, {"text": "bad film", "label": "no"}] * 4)
     assert data.class_names == ("no", "yes") and data.labels.tolist() == [1, 0] * 4 and data.kind.name == "texts"
+    other_order = from_dataset(
+        [{"text": "good film", "label": "yes"}, {"text": "bad", "label": "no"}], class_names=("yes", "no")
+    )
+    assert other_order.class_names == ("yes", "no") and other_order.labels.tolist() == [0, 1]
     named = from_dataset(hub(kind=["x"] * 16), columns=("image", "kind"), class_names=("x",))
     assert named.labels.tolist() == [0] * 16
 

@@ -462,9 +462,9 @@ def predict(
 ):
     """Say of each image, text or sound which class it is, with the probability of every class.
 
-    A model that was saved with validation examples also says which classes cannot be excluded ("set") and which share
-    of those examples was as unlike the training examples ("known": below .05 it may be none of the classes). Its
-    probabilities are calibrated. With prices the class is the one of the lowest expected cost.
+    A model that was saved with validation examples also says which classes cannot be excluded ("set", with ; between
+    them) and which share of those examples was as unlike the training examples ("known": below .05 it may be none of
+    the classes). Its probabilities are calibrated. With prices the class is the one of the lowest expected cost.
 
     Example: tlbook predict model/ new/ --csv out.csv --cost defective=10
     """
@@ -476,14 +476,12 @@ def predict(
     kind, prices = KINDS[found.model.kind], _prices(cost)
     paths = _files_of(images, skip, kind)
     if found.decider is None and not prices:
-        p = found.predict(paths)
-        rows = [[found.class_names[row.argmax()], *row] for row in p]
+        names, rows = found.class_names, [[found.class_names[p.argmax()], *p] for p in found.predict(paths)]
     else:
-        rows = [
-            [row["class"], *(row[str(name)] for name in found.class_names), " ".join(row["set"]), row["known"]]
-            for row in found.decide(paths, costs=prices)
-        ]
-    _write_csv(csv, paths, rows, [*found.class_names, *(["set", "known"] if found.decider else [])])
+        decided = found.decide(paths, costs=prices)
+        _, *names = decided[0]
+        rows = [(row | {"set": ";".join(row["set"])}).values() for row in decided]
+    _write_csv(csv, paths, rows, names)
     typer.echo(f"{csv}: {len(paths):,} {kind.name}")
 
 

@@ -369,7 +369,7 @@ def from_dataset(dataset, *, class_names=None, groups=None, name=None, fingerpri
     if isinstance(groups, str):
         groups = _no_columns(groups) if rows is None else rows.column(groups)
     if rows is not None and all(isinstance(label, str) for label in labels):
-        names = names or sorted(set(labels))
+        names = list(map(str, class_names)) if class_names is not None else names or sorted(set(labels))
         labels = [_place(i, label, names) for i, label in enumerate(labels)]
     if class_names is None:
         class_names = names or [str(k) for k in range(int(_as_labels(labels).max()) + 1)]

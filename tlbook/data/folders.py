@@ -56,8 +56,8 @@ def folder(path, *, groups=None, labels=None, on_error="raise"):
     ``columns``. What is wrong with a row is said with its number.
 
     An .npz file (``np.savez``) holds images X, (N, H, W) or (N, H, W, 3) uint8, and y, N integers or strings; of the
-    same length group, split and weight may be there, and class_names, what the integers mean. Images are prepared as
-    files of them would be. Nothing in it is unpickled.
+    same length group, split and weight may be there, and class_names, what the integers mean: classes keep the order of
+    these, and of integers. Images are prepared as files of them would be. Nothing in it is unpickled.
 
     Args:
         path: the folder, the CSV file or the .npz file.

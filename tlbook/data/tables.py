@@ -59,17 +59,20 @@ def arrays(path, on_error="raise"):
         raise ValueError(
             f"{path}: X must be uint8 images (N, H, W) or (N, H, W, 3), got {X.dtype} of {X.shape}: save {remedy}"
         )
-    problems, names = _Problems(path, len(y), "y, row", first=0), found.pop("class_names", None)
+    problems, names = _Problems(path, len(X), "y, row", first=0), found.pop("class_names", None)
     if y.ndim == 2:
         several = np.flatnonzero((y != 0).sum(1) != 1)
         where = f"row {several[0]} of y has {(y[several[0]] != 0).sum()} labels. {ONE_LABEL}" if len(several) else ""
-        raise ValueError(f"{path}: y must be N labels, got {y.shape}: {where or 'save y.argmax(1)'}")
+        remedy = "save y[:, 0]" if y.shape[1] == 1 else where or "save y.argmax(1)"
+        raise ValueError(f"{path}: y must be N labels, got {y.shape}: {remedy}")
     if y.ndim != 1 or y.dtype.kind not in "iubU" or len(y) != len(X):
         raise ValueError(
             f"{path}: y must be N integers or strings, one for each of the {len(X)} images of X, got {y.dtype} of "
             f"{y.shape}"
         )
-    labels = np.array([str(label).strip() for label in y])
+    labels, order = np.array([str(label).strip() for label in y]), [str(label) for label in np.unique(y)]
+    if names is not None and names.ndim != 1:
+        raise ValueError(f"{path}: class_names must be the K names, got an array of {names.shape}: save a list of them")
     if names is not None and y.dtype.kind in "iub":
         outside = np.flatnonzero((y < 0) | (y >= len(names)))
         if len(outside):
@@ -77,7 +80,8 @@ def arrays(path, on_error="raise"):
                 f"{path}: y is {y[outside[0]]} in row {outside[0]}, and there are {len(names)} class_names: labels run "
                 f"from 0 to {len(names) - 1}"
             )
-        labels = np.array([str(name) for name in names])[y.astype(int)]
+        order = [str(name) for name in names]
+        labels = np.array(order)[y.astype(int)]
     for i in np.flatnonzero(labels == ""):
         problems.note(i, "no label: fill it in, or leave the image out")
     wrong = [name for name, values in found.items() if values.shape != (len(X),)]
@@ -86,7 +90,8 @@ def arrays(path, on_error="raise"):
             f"{path}: {wrong[0]} must be {len(X)} values, one for each image, got {found[wrong[0]].shape}: leave it out"
         )
     columns = _known_columns({name: [str(v) for v in values] for name, values in found.items()}, problems)
-    return _dataset(path, problems, on_error, KINDS["images"], X, labels, columns)
+    order = order if y.dtype.kind in "iub" else ()
+    return _dataset(path, problems, on_error, KINDS["images"], X, labels, columns, order)
 
 
 def _read_arrays(path):
@@ -144,7 +149,7 @@ def _known_columns(columns, problems):
     if "split" in columns and "part" not in columns:
         columns["part"] = columns.pop("split")
     for i, group in enumerate(columns.get("group", [])):
-        if not group.strip():
+        if group.strip() in ("", "nan"):  # what an array of numbers has where one is missing
             problems.note(i, "no group: give it one, of its own where it belongs with no other")
     parts = [PARTS.get(part.strip().lower(), "") for part in columns.get("part", [])]
     for i, part in enumerate(parts):
@@ -174,6 +179,13 @@ def _kind_of_paths(given):
     return KINDS[most if 2 * count[most] > len(suffixes) else "images"]
 
 
+def _is_file(file):
+    try:
+        return file.is_file()
+    except OSError:  # no name of a file: too long
+        return False
+
+
 def _check_files(files, given, labels, root, kind, problems):
     """The 64 bits of each file; what is missing, broken or named twice becomes a problem of its row."""
     first = {}
@@ -184,7 +196,7 @@ def _check_files(files, given, labels, root, kind, problems):
             problems.note(
                 i, f"{name.strip()} stands in {problems.place(other)} too{differ or ': remove one of the two'}"
             )
-        elif not file.is_file():
+        elif not _is_file(file):
             problems.note(i, f"{file} does not exist: paths are relative to {root}")
     rows = {files[i]: i for i in np.flatnonzero(problems.good)}
     bits, bad = images.check(list(rows), kind.bits, kind.name)
@@ -193,8 +205,8 @@ def _check_files(files, given, labels, root, kind, problems):
     return [bits.get(file, 0) for file in files]
 
 
-def _dataset(path, problems, on_error, kind, inputs, labels, columns):
-    """The Dataset of the good rows, of the classes that have enough of them."""
+def _dataset(path, problems, on_error, kind, inputs, labels, columns, order=()):
+    """The Dataset of the good rows, of the classes that have enough of them: in this order, or by their names."""
     good = problems.good
     found, counts = np.unique(labels[good], return_counts=True)
     of_classes = [
@@ -204,6 +216,7 @@ def _dataset(path, problems, on_error, kind, inputs, labels, columns):
     ]
     raise_or_warn(path, problems.listed() + of_classes, on_error)
     names = found[counts >= FEWEST].tolist()
+    names = [name for name in dict.fromkeys(order) if name in names] if order else names
     if len(names) < 2:
         raise ValueError(
             f"{path} has {len(names)} labels with enough {kind.name} ({', '.join(names)}): at least two are needed"
@@ -212,7 +225,7 @@ def _dataset(path, problems, on_error, kind, inputs, labels, columns):
     columns = {name: values[rows] for name, values in columns.items()}
     return Dataset(
         inputs=_inputs(kind, inputs, rows),
-        labels=np.searchsorted(names, labels[rows]),
+        labels=[names.index(label) for label in labels[rows]],
         class_names=tuple(names),
         groups=columns.get("group"),
         columns=columns,

@@ -117,12 +117,17 @@ def key_of(run):
         "inputs": data.subset(seen).fingerprint,
         "labels, weights, split": hashlib.sha256(b"".join(np.ascontiguousarray(a) for a in arrays)).hexdigest(),
         "parameters that learn": [name for name, p in backbone.named_parameters() if p.requires_grad],
-        "objective": [_name_of(objective), objective.l2_sp, objective.l2_head, objective.label_smoothing],
+        "objective": terms_of(objective),
         "recipe": [_name_of(run.recipe), asdict(run.recipe)],
         "dtype": run.dtype,
         "processes": run.processes.size,
     }
     return {name: str(value) for name, value in (key | asdict(run.settings)).items()}
+
+
+def terms_of(objective):
+    """What an `Objective` adds up, its targets and weights left out."""
+    return [_name_of(objective), objective.l2_sp, objective.l2_head, objective.label_smoothing]
 
 
 def _name_of(value):

@@ -48,8 +48,9 @@ class FineTuned:
         stopped: why the training ended before its last epoch: "", "Ctrl-C", or how the loss diverged and what to try.
         tried: with the recipe "auto" a `tlbook.training.tried.Tried` for each candidate; else empty.
         decider: what `decide` uses: the `tlbook.decisions.Decider` of a saved classifier. None where it has none.
-        held_out: (n positions in the data, (n, K) probabilities of these from fits that did not see them), or None:
-            then the validation part is what it was not trained on.
+        held_out: n positions in the data, (n, K) probabilities of these from fits that did not see them, and (n,) the
+            `tlbook.decisions.distances` of their features, in those fits, from what was seen (None where the network is
+            frozen). Or None: then the validation part is what it was not trained on.
     """
 
     model: nn.Module = field(repr=False)
@@ -100,9 +101,10 @@ class FineTuned:
                 answer is the class of the lowest expected cost, without costs the likeliest.
 
         Returns:
-            Table, a row for each input: class, probability (calibrated, of every class, by its name), set (the names of
-            the classes that hold the true one with the coverage promised) and known: the share of the examples it was
-            calibrated on that are as far from those it was trained on. Below .05 it may be none of the classes.
+            Table, a row for each input: class, probability (calibrated, of every class, by its name; that of a class
+            that is called known stands as "p(known)"), set (the names of the classes that hold the true one with the
+            coverage promised) and known: the share of the examples it was calibrated on that are as far from those it
+            was trained on. Below .05 it may be none of the classes.
 
         Raises:
             ValueError: it was saved without validation examples; no such class; a price that is not above 0.
@@ -119,8 +121,9 @@ class FineTuned:
         p = self.decider.probabilities(p)
         answers, members, known = decisions.least_cost(p, price), self.decider.sets(p), self.decider.known(X)
         names = list(map(str, self.class_names))
+        columns = [f"p({name})" if name in ("class", "set", "known") else name for name in names]
         return Table(
-            {"class": names[k], **dict(zip(names, map(float, row), strict=True))}
+            {"class": names[k], **dict(zip(columns, map(float, row), strict=True))}
             | {"set": [name for name, is_in in zip(names, of, strict=True) if is_in], "known": float(share)}
             for k, row, of, share in zip(answers, p, members, known, strict=True)
         )
@@ -158,9 +161,10 @@ class FineTuned:
         """Write the model to ``folder``, whole or not at all; `load_finetuned` reads it back.
 
         Always: the weights (model.safetensors) and what they are (model.json). With ``data`` and its ``split``, also
-        what it scores on ``split.test``, the confusion matrix and the worst mistakes as PNG files. And a card to read
-        (README.md). Scores, figures and card never lose a model: where one of them fails, a warning says why, and the
-        folder is complete without it.
+        what it scores on ``split.test``, the confusion matrix and the worst mistakes as PNG files, and what `decide`
+        goes by (``decider``, which is kept where no other can be fitted). And a card to read (README.md). Scores,
+        figures and card never lose a model: where one of them fails, a warning says why, and the folder is complete
+        without it.
 
         Args:
             folder: does not exist yet, or is empty.
@@ -191,7 +195,9 @@ class FineTuned:
                 about["data"] = _attempt("what is known of the images", _facts_of, data, split)
                 evaluation = self._score(data, split, part)
                 about["scores"] = _scores_of(evaluation)
-                about["decisions"] = _attempt("what it decides by", self._save_decider, data, split, part)
+            about["decisions"] = _attempt("what it decides by", self._save_decider, data, split, part)
+            if about["decisions"] is None:
+                (part / deciding.FILE).unlink(missing_ok=True)  # half of it would be an error when it is loaded
             (part / _ABOUT).write_bytes(_utf8(json.dumps(_as_json(about), indent=1, ensure_ascii=False) + "\n"))
             _attempt("README.md", _write_card, part)
         return evaluation
@@ -236,22 +242,25 @@ class FineTuned:
             raise ValueError(f"{given} is given without {missing}: the scores are those of data at split.test")
         if data is not None:
             self._check_classes(data)
-            seen = np.intersect1d(split.test, np.concatenate([split.train, split.val]))
-            if len(seen):
-                raise ValueError(f"example {seen[0]:.0f} of split.test is in train or val too ({len(seen)} such)")
+            learned = () if self.held_out is None else self.held_out[0]  # by what was chosen among several
+            for rows, where in (
+                (np.concatenate([split.train, split.val]), "is in train or val too"),
+                (learned, "was learned from: give the split of the training"),
+            ):
+                seen = np.intersect1d(split.test, rows)
+                if len(seen):
+                    raise ValueError(f"example {seen[0]:.0f} of split.test {where} ({len(seen)} such)")
 
     def _save_decider(self, data, split, folder):
-        """Fit the Decider, write it, and say what it promises and reaches; None where there is too little to fit on."""
-        decider = deciding.fit_decider(self, data, split)
+        """Write the Decider, a new one where it can be fitted, and say what it promises and reaches; None without."""
+        decider = (None if data is None else deciding.fit_decider(self, data, split)) or self.decider
         if decider is None:
             return None
         deciding.write(decider, folder)
         facts = deciding.facts_of(decider) | {"sha256": _digest(folder / deciding.FILE)}
-        if len(split.test):
-            test = data.subset(split.test)
-            facts["measured"] = deciding.measured(
-                decider, *self.probabilities_and_features(test), test.labels, test.groups
-            )
+        if data is not None and len(split.test):
+            test, groups = data.subset(split.test), deciding.unseen_groups(data, split.test, [*split.train, *split.val])
+            facts["measured"] = deciding.measured(decider, *self.probabilities_and_features(test), test.labels, groups)
         return facts
 
     def _score(self, data, split, folder):
@@ -308,9 +317,9 @@ def load_finetuned(folder):
     if _digest(path) != digest:
         raise ValueError(f"{path} is damaged or was exchanged: its SHA-256 is not the one in {_ABOUT}")
     decider = deciding.read(folder)
-    if (decider is None) != (not about.get("decisions")) or (
-        decider is not None and _digest(folder / deciding.FILE) != about["decisions"].get("sha256")
-    ):
+    of_it = about.get("decisions")
+    wanted = of_it.get("sha256") if isinstance(of_it, dict) else of_it
+    if wanted != (None if decider is None else _digest(folder / deciding.FILE)):
         raise ValueError(f"{folder / deciding.FILE} is damaged, missing or exchanged: save the model again")
     try:
         return replace(_rebuilt(state, facts), decider=decider)

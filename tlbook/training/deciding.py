@@ -36,18 +36,30 @@ def fit_decider(found, data, split):
     rows = split.val if found.held_out is None else np.asarray(found.held_out[0])
     if len(rows) < decisions.FEWEST:
         return None
-    labels, groups = data.labels[rows], None if data.groups is None else np.asarray(data.groups)[rows]
+    labels = data.labels[rows]
+    groups = unseen_groups(data, rows, split.train if found.held_out is None else ())  # folds keep groups whole
     if found.held_out is None:
         p, X = found.probabilities_and_features(data.subset(rows))
-        _, bank = found.probabilities_and_features(data.subset(_some(split.train)))
+        _, bank = found.probabilities_and_features(data.subset(some(split.train)))
         return decisions.fit(p, labels, X, bank, groups)
-    some = _some(np.arange(len(rows)))
-    _, bank = found.probabilities_and_features(data.subset(rows[some]))
-    far = _far(bank, labels[some], None if groups is None else groups[some])
-    return decisions.fit(found.held_out[1], labels, bank, bank, groups, far=far)
+    _, p, far = found.held_out
+    kept = some(np.arange(len(rows)))
+    _, bank = found.probabilities_and_features(data.subset(rows[kept]))
+    if far is None:  # of a frozen network
+        far = _far(bank, labels[kept], None if groups is None else groups[kept])
+    return decisions.fit(p, labels, bank, bank, groups, far=far)
 
 
-def _some(rows):
+def unseen_groups(data, rows, trained_on):
+    """The groups at ``rows``, or None: without groups, and where some of these were trained on, which tells of none."""
+    if data.groups is None:
+        return None
+    groups = np.asarray(data.groups)
+    is_torn = np.isin(groups[rows], groups[np.asarray(trained_on, dtype=np.int64)]).any()
+    return None if is_torn else groups[rows]
+
+
+def some(rows):
     """As many of the rows as a Decider keeps features of."""
     return np.sort(np.random.default_rng(0).permutation(rows)[: decisions.BANK])
 

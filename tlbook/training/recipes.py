@@ -108,6 +108,8 @@ class Auto:
     def __post_init__(self):
         positive_number("minutes", self.minutes)
         whole_number("folds", self.folds, 2)
+        if not isinstance(self.rates, tuple | list) or not self.rates:
+            raise ValueError(f"rates must be one learning rate or more, such as (1e-4, 3e-4), got {self.rates!r}")
         object.__setattr__(self, "rates", tuple(positive_number("rates", rate) for rate in self.rates))
 
     @property

@@ -34,12 +34,13 @@ from scipy.stats import t
 
 from tlbook import processes, progress
 from tlbook.data import Split
+from tlbook.decisions import BANK, distances
 from tlbook.evaluation import evaluate
 from tlbook.feature_extraction import Features, extract
 from tlbook.loading import read_input
 from tlbook.probes import linear_probe
 from tlbook.table import Table
-from tlbook.training import checkpoints
+from tlbook.training import checkpoints, deciding
 from tlbook.training.classifier import FineTuned
 from tlbook.training.recipes import LPFT
 from tlbook.training.run import check_split, mean_and_error, one_ctrl_c, set_head, state_of
@@ -70,7 +71,8 @@ class FineTuning:
     photo: bool = False
 
     def __str__(self):
-        return f"LP-FT at {self.lr:.0e}{', photo' if self.photo else ''}".replace("e-0", "e-")
+        rate = np.format_float_scientific(self.lr, trim="-", exp_digits=1)  # all digits: fits are kept by this name
+        return f"LP-FT at {rate}{', photo' if self.photo else ''}"
 
 
 class Search:
@@ -86,6 +88,7 @@ class Search:
         stages: that probes look at: one in the middle, and "final".
         folds: splits of ``range(len(pool))``. judged: which of these examples each candidate predicts.
         held_out: {candidate: (n, K) probabilities of the pool, each from a fit without it, with the temperature}.
+        far: {candidate: (n,) how far features of the pool are from those that a fit without them saw; None of a probe}.
         tried: a `Tried` for each candidate.
     """
 
@@ -101,14 +104,14 @@ class Search:
         self.weight = objective.weights(data, self.pool)[self.pool].astype(np.float64)
         stages = list(backbone.stages)
         self.stages = tuple(dict.fromkeys([stages[round(MIDDLE * (len(stages) - 1))], "final"]))
-        self.features, self.held_out, self.tried, self.step_seconds = {}, {}, [], None
+        self.features, self.held_out, self.far, self.tried, self.step_seconds = {}, {}, {}, [], None
         self.folds, self.judged, self.why_not = self._folds()
 
         # What an earlier call has left
         self.checkpoint, self.resume = None if checkpoint is None else Path(checkpoint), resume
         self.key = None if checkpoint is None else self._key()
         found = checkpoints.load(checkpoint, resume, self.key)
-        self.done = {} if found is None else found[1]  # {"candidate, fold i": probabilities}
+        self.done = {} if found is None else found[1]  # {"candidate, fold i": probabilities, and distances}
 
     def run(self):
         """Try, choose, and fit what was chosen: a `FineTuned`, whose ``tried`` says what was tried."""
@@ -129,7 +132,14 @@ class Search:
         temperature = next((row.temperature for row in self.tried if row.name == str(kept)), 1.0)
         cool_head(found.model, temperature)
         self.tried = [replace(row, kept=row.name == str(kept)) for row in self.tried]
-        held_out = (self.pool[self.judged], self.held_out[kept][self.judged]) if kept in self.held_out else None
+        held_out = None
+        if kept in self.held_out:
+            far = self.far[kept]
+            held_out = (
+                self.pool[self.judged],
+                self.held_out[kept][self.judged],
+                None if far is None else far[self.judged],
+            )
         return replace(found, tried=tuple(self.tried), held_out=held_out, stopped=stopped or found.stopped)
 
     # What is compared, and how
@@ -191,10 +201,15 @@ class Search:
 
     def _predict_held_out(self, candidate):
         """(n, K) float64: each fold of the pool predicted by a fit to the others."""
-        p = np.full((len(self.pool), len(self.data.class_names)), 1 / len(self.data.class_names))
+        p, far = np.full((len(self.pool), len(self.data.class_names)), 1 / len(self.data.class_names)), None
+        if isinstance(candidate, FineTuning):
+            far = np.zeros(len(self.pool))
         for i, fold in enumerate(self.folds):
-            of_fold = self._predict_fold if isinstance(candidate, FineTuning) else self._probe_fold
-            p[fold.test] = of_fold(candidate, fold, i)
+            if far is None:
+                p[fold.test] = self._probe_fold(candidate, fold, i)
+            else:
+                p[fold.test], far[fold.test] = self._predict_fold(candidate, fold, i)
+        self.far[candidate] = far
         return p
 
     def _temperature_of(self, p):
@@ -277,14 +292,21 @@ class Search:
     # Fine-tuning
 
     def _predict_fold(self, candidate, fold, i):
-        """The held-out fold by a fine-tuning of the others, from an earlier call if it came so far."""
+        """The held-out fold by a fine-tuning of the others, from an earlier call if it came so far.
+
+        Returns its (m, K) probabilities, and (m,) how far its features are from those of the others: in a network that
+        was trained on both they would be nearer than any new example is.
+        """
         name = f"{candidate}, fold {i}"
         if name not in self.done:
             split = Split(self.pool[fold.train], NONE, NONE)
-            p = self._fine_tune(candidate, split, name).predict(self.data.subset(self.pool[fold.test]))
-            self.done[name] = torch.from_numpy(p)
+            found = self._fine_tune(candidate, split, name)
+            p, X = found.probabilities_and_features(self.data.subset(self.pool[fold.test]))
+            _, bank = found.probabilities_and_features(self.data.subset(deciding.some(split.train)))
+            self.done[name] = torch.from_numpy(np.column_stack([p, distances(X, bank)]))
             self._keep()
-        return self.done[name].numpy()
+        done = self.done[name].numpy()
+        return done[:, :-1], done[:, -1]
 
     def _fine_tune(self, candidate, split, name):
         folder, pressed = None if self.checkpoint is None else self.checkpoint / name, []
@@ -334,6 +356,8 @@ class Search:
         lacking = [k for fold in self.folds for k in np.setdiff1d(classes, self.part.labels[fold.train])]
         if lacking:
             return f"not tried: {self.data.class_names[lacking[0]]} is in one fold alone"
+        if Probe() not in self.held_out:
+            return "not tried: it begins with the plain probe, and that could not be fitted to every fold"
         if not any(p.requires_grad for p in self.backbone.parameters()):
             return "not tried: no parameter of the backbone requires a gradient"
         if any(np.allclose(self._losses(c), math.log1p(1 / self.judged.sum())) for c in self.held_out):
@@ -349,12 +373,12 @@ class Search:
 
     def _steps(self, folds, more=0):
         """How many steps of training the folds cost, their predictions included, and ``more`` examples to fit to."""
-        trained, predicted = sum(len(f.train) for f in folds) + more, sum(len(f.test) for f in folds)
-        return (self.settings.epochs * trained + PREDICTED * predicted) / self.settings.batch_size
+        trained, predicted = sum(len(f.train) for f in folds), sum(len(f.test) + min(BANK, len(f.train)) for f in folds)
+        return (self.settings.epochs * (trained + more) + PREDICTED * predicted) / self.settings.batch_size
 
     def _measure_step(self):
         """How long a step of fine-tuning takes: the median of three, of a copy, after one to warm up."""
-        rows, seconds = self.pool[: self.settings.batch_size], []
+        rows, seconds = self.pool[: math.ceil(self.settings.batch_size / self.settings.accumulate)], []  # what fits
         model = copy.deepcopy(self.backbone).eval()
         model.reset_head(len(self.data.class_names))
         batch = model.prepare([read_input(self.data, int(i)) for i in rows])
@@ -375,10 +399,14 @@ class Search:
                 "remove them, or search without checkpoint="
             )
         arrays = [self.pool, self.part.labels, self.weight, *(fold.test for fold in self.folds)]
+        if self.objective.soft_targets is not None:
+            arrays += [self.objective.targets(self.data)[self.pool], np.array(self.objective.temperature)]
         key = {
             "backbone": self.backbone.fingerprint,
             "inputs": self.part.fingerprint,
             "labels, weights, split": hashlib.sha256(b"".join(np.ascontiguousarray(a) for a in arrays)).hexdigest(),
+            "parameters that learn": [name for name, p in self.backbone.named_parameters() if p.requires_grad],
+            "objective": checkpoints.terms_of(self.objective),
             "recipe": "auto",
         }
         settings = asdict(self.settings)

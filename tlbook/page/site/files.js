@@ -45,7 +45,7 @@ function byClass(files) {
   const directly = files.some(({ path }) => path.length === 2 && looksLikeAPicture(path[1]));
   const isRoot = folders.size === 1 && !directly && files.some(({ path }) => path.length > 2);
   const depth = isRoot ? 1 : 0;
-  const classes = {};
+  const classes = Object.create(null); // a folder may be called as anything is
   for (const { path, file } of files) {
     if (path.length < depth + 2) continue; // a note beside the folders
     (classes[path[depth]] ||= []).push({ path: path.slice(depth + 1), file });
