@@ -368,6 +368,13 @@ class TestWhatAnInterruptedSearchLeaves:
         straight = searched()
         assert [row.log_loss for row in resumed.tried] == [row.log_loss for row in straight.tried]
 
+    def test_a_fold_alone_is_not_taken_up_unasked_either(self, stopped, tmp_path):
+        fold = tmp_path / "left" / "LP-FT at 1e-3, fold 0"
+        fold.mkdir()
+        (tmp_path / "left" / "checkpoint.safetensors").rename(fold / "checkpoint.safetensors")  # stopped in the first
+        with pytest.raises(ValueError, match="holds a fold of a search: resume=True goes on with it"):
+            searched(checkpoint=tmp_path / "left")
+
     def test_it_is_not_taken_up_unasked_nor_by_another_search(self, stopped, tmp_path):
         with pytest.raises(ValueError, match="resume=True goes on with it"):
             searched(checkpoint=tmp_path / "left")

@@ -111,6 +111,11 @@ class Search:
         self.checkpoint, self.resume = None if checkpoint is None else Path(checkpoint), resume
         self.key = None if checkpoint is None else self._key()
         found = checkpoints.load(checkpoint, resume, self.key)
+        folds = [] if checkpoint is None or resume else list(self.checkpoint.glob("*"))
+        if any(checkpoints.file_of(fold).exists() for fold in folds):  # it was stopped in the first of all
+            raise ValueError(
+                f"{checkpoint} holds a fold of a search: resume=True goes on with it; or take another folder"
+            )
         self.done = {} if found is None else found[1]  # {"candidate, fold i": probabilities, and distances}
 
     def run(self):
