@@ -331,6 +331,8 @@ class Search:
             raise _Stopped
         if found.stopped:
             raise _CannotJudge(f"not judged: {found.stopped}")
+        if not np.isfinite(found.predict(self.data.subset(split.train[: self.settings.batch_size]))).all():
+            raise _CannotJudge("not judged: its last step diverged, and its output is not finite")
         return found
 
     def _fine_tune_all(self, candidate):
