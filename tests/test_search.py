@@ -1,6 +1,7 @@
 """The recipe "auto": what is tried and how it is judged, what is kept, the clock, Ctrl-C, and what is saved."""
 
 import math
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -334,6 +335,20 @@ def test_a_checkpoint_is_of_one_objective():
 def test_settings_that_make_no_sense_are_refused(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         Auto(**options)
+
+
+def test_ctrl_c_while_a_fold_is_predicted_returns_the_best_probe(monkeypatch):
+    predict, calls = FineTuned.probabilities_and_features, []
+
+    def press(self, inputs):
+        calls.append(inputs)
+        if len(calls) == 1:
+            signal.raise_signal(signal.SIGINT)
+        return predict(self, inputs)
+
+    monkeypatch.setattr(FineTuned, "probabilities_and_features", press)
+    found = searched()
+    assert found.stopped == "Ctrl-C" and [row.name for row in found.tried if row.kept][0].startswith("probe")
 
 
 class TestWhatAnInterruptedSearchLeaves:

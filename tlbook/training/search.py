@@ -305,11 +305,14 @@ class Search:
         name = f"{candidate}, fold {i}"
         if name not in self.done:
             split = Split(self.pool[fold.train], NONE, NONE)
-            found = self._fine_tune(candidate, split, name)
-            p, X = found.probabilities_and_features(self.data.subset(self.pool[fold.test]))
-            _, bank = found.probabilities_and_features(self.data.subset(deciding.some(split.train)))
+            found, pressed = self._fine_tune(candidate, split, name), []
+            with one_ctrl_c(pressed):
+                p, X = found.probabilities_and_features(self.data.subset(self.pool[fold.test]))
+                _, bank = found.probabilities_and_features(self.data.subset(deciding.some(split.train)))
             self.done[name] = torch.from_numpy(np.column_stack([p, distances(X, bank)]))
             self._keep()
+            if self._in_any(pressed):
+                raise _Stopped
         done = self.done[name].numpy()
         return done[:, :-1], done[:, -1]
 
@@ -326,7 +329,7 @@ class Search:
             if not progress.in_notebook():
                 raise
             raise _Stopped from None
-        pressed = self.processes.sum(torch.tensor(len(pressed))) > 0  # in any of the processes
+        pressed = self._in_any(pressed)
         if found.stopped == "Ctrl-C" or pressed and name != "all":
             raise _Stopped
         if found.stopped:
@@ -334,6 +337,10 @@ class Search:
         if not np.isfinite(found.predict(self.data.subset(split.train[: self.settings.batch_size]))).all():
             raise _CannotJudge("not judged: its last step diverged, and its output is not finite")
         return found
+
+    def _in_any(self, pressed):
+        """Whether Ctrl-C was pressed in any of the processes."""
+        return self.processes.sum(torch.tensor(len(pressed))) > 0
 
     def _fine_tune_all(self, candidate):
         """The fine-tuning of train and val; no part is left to choose an epoch by, as in the folds."""
