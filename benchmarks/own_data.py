@@ -166,6 +166,7 @@ if __name__ == "__main__":
     a.add_argument("--arms", nargs="*", default=list(ARMS))
     o = a.parse_args()
     arms = [arm for arm in o.arms if arm != "fastai" or importlib.util.find_spec("fastai")]
+    kept_as = {arm: f"auto_{o.minutes:g}" if arm == "auto" else arm for arm in arms}  # its clock is part of it
     options = f"--data {' '.join(o.data)} --seeds {o.seeds} --side {o.side} --minutes {o.minutes:g}"
     made = about(f"python benchmarks/own_data.py {options}") | {"lines that a user writes": LINES, "runs": []}
     for seed in range(o.seeds):
@@ -173,7 +174,10 @@ if __name__ == "__main__":
             data = small_data.dataset(name, seed, o.side)
             split = data.split(by="random" if data.groups is None else "group", seed=seed)
             place = FITS / f"{name}_{o.side}_{seed}"
-            fits = {arm: kept(place / f"{arm}.json", partial(fit, arm, data, split, seed, o.minutes)) for arm in arms}
+            fits = {
+                arm: kept(place / f"{kept_as[arm]}.json", partial(fit, arm, data, split, seed, o.minutes))
+                for arm in arms
+            }
             made["runs"].append(row_of(name, seed, data, split, fits))
             print(json.dumps(made["runs"][-1], ensure_ascii=False), flush=True)
             RESULT.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n")

@@ -16,6 +16,7 @@
 import html
 import re
 import shutil
+from itertools import accumulate
 
 import nbformat
 from build_book import HERE, PREDICT, ROOT, answering, installed, short_title
@@ -193,7 +194,9 @@ def printed(cell):
     """What a code cell printed, without the lines that are about the reader's bet."""
     text = "".join(output.text for output in cell.get("outputs", ()) if output.output_type == "stream")
     lines = [re.sub(r" \(no bet\)$", "", line) for line in text.splitlines()]
-    return "\n".join([*lines[:14], "…"] if len(lines) > 14 else lines)
+    filled = list(accumulate(1 + len(line) // 68 for line in lines))  # rows of a slide, long lines broken
+    kept = sum(rows <= 13 for rows in filled)
+    return "\n".join([*lines[:kept], "…"] if kept < len(lines) else lines)
 
 
 def markdown(text):

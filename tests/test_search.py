@@ -169,7 +169,7 @@ def test_a_candidate_that_is_too_sure_is_judged_and_kept_less_sure(monkeypatch):
 def test_the_probe_is_said_to_be_as_good_where_it_is(monkeypatch, capsys):
     monkeypatch.setattr(Search, "_simplest", lambda self, kind=object: Probe())
     searched()
-    assert "The probe is as good as fine-tuning here" in capsys.readouterr().out
+    assert "Fine-tuning is not shown to be better than the probe here" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -185,7 +185,7 @@ def _copies(case):
             SERIOUS if case.sides is not None or share >= 0.01 else LOOK,
             f"{len(torn)} pairs of {one}s {what} {_where(case)}",
             f"{share:.1%} of the {one}s have such a copy{f', {turned} of them turned' if turned else ''}, such as "
-            f"{case.names(torn, 2)}. What is tested was trained on. Keep one of each, or put copies in one group.",
+            f"{case.names(torn, 2)}. If they are one picture, keep one of them; if neighbours, put them in one group.",
             share,
             examples=[p[:2] for p in torn],
         )
@@ -195,7 +195,7 @@ def _copies(case):
             "copies",
             LOOK,
             f"{len(differ)} pairs of {one}s {what} and have two labels",
-            f"Such as {case.names(differ, 2)}. One of the labels is wrong, or the classes overlap.",
+            f"Such as {case.names(differ, 2)}. One of the labels is wrong, or the difference is small: look at them.",
             len(differ) / len(case.data),
             examples=[p[:2] for p in differ],
         )

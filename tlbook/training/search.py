@@ -450,12 +450,13 @@ class Search:
         if not tuned:
             self._say("Whether fine-tuning is better was not measured: see the rows above")
         elif isinstance(kept, Probe):
-            self._say("The probe is as good as fine-tuning here")
+            self._say("Fine-tuning is not shown to be better than the probe here")
         else:
             probe = self._best([c for c in self.held_out if isinstance(c, Probe)])
             of = {row.name: row.log_loss for row in self.tried}
             self._say(
-                f"Fine-tuning is better here: a log loss of {of[str(kept)]:.3f}, and {of[str(probe)]:.3f} of {probe}"
+                f"Fine-tuning is ahead, by more than a standard error: a log loss of {of[str(kept)]:.3f}, and "
+                f"{of[str(probe)]:.3f} of {probe}"
             )
 
 
