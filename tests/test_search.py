@@ -1,6 +1,7 @@
 """The recipe "auto": what is tried and how it is judged, what is kept, the clock, Ctrl-C, and what is saved."""
 
 import math
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -285,8 +286,9 @@ def test_a_frozen_backbone_is_probed_and_not_fine_tuned():
 
 
 def test_a_learning_rate_that_diverges_is_a_row_and_no_end():
-    found = searched(Auto(rates=(1e30,), folds=2), epochs=3)
-    assert "not judged" in found.tried[-1].note and found.finished
+    for options in ({"epochs": 3}, {"epochs": 1, "batch_size": 60}):  # in the last step, too, which no loss follows
+        found = searched(Auto(rates=(1e38,), folds=2, photo=False), **options)
+        assert "not judged" in found.tried[-1].note and "not finite" in found.tried[-1].note and found.finished
 
 
 def test_lr_takes_the_place_of_the_rates():
@@ -335,6 +337,20 @@ def test_settings_that_make_no_sense_are_refused(options):
         Auto(**options)
 
 
+def test_ctrl_c_while_a_fold_is_predicted_returns_the_best_probe(monkeypatch):
+    predict, calls = FineTuned.probabilities_and_features, []
+
+    def press(self, inputs):
+        calls.append(inputs)
+        if len(calls) == 1:
+            signal.raise_signal(signal.SIGINT)
+        return predict(self, inputs)
+
+    monkeypatch.setattr(FineTuned, "probabilities_and_features", press)
+    found = searched()
+    assert found.stopped == "Ctrl-C" and [row.name for row in found.tried if row.kept][0].startswith("probe")
+
+
 class TestWhatAnInterruptedSearchLeaves:
     @pytest.fixture
     def stopped(self, monkeypatch, tmp_path):
@@ -367,6 +383,13 @@ class TestWhatAnInterruptedSearchLeaves:
         assert calls[:1] == ["LP-FT at 1e-3, fold 1"] and "LP-FT at 1e-3, fold 0" not in calls
         straight = searched()
         assert [row.log_loss for row in resumed.tried] == [row.log_loss for row in straight.tried]
+
+    def test_a_fold_alone_is_not_taken_up_unasked_either(self, stopped, tmp_path):
+        fold = tmp_path / "left" / "LP-FT at 1e-3, fold 0"
+        fold.mkdir()
+        (tmp_path / "left" / "checkpoint.safetensors").rename(fold / "checkpoint.safetensors")  # stopped in the first
+        with pytest.raises(ValueError, match="holds a fold of a search: resume=True goes on with it"):
+            searched(checkpoint=tmp_path / "left")
 
     def test_it_is_not_taken_up_unasked_nor_by_another_search(self, stopped, tmp_path):
         with pytest.raises(ValueError, match="resume=True goes on with it"):

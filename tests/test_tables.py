@@ -203,6 +203,7 @@ BAD_ARRAYS = {
     "one number": ({"X": X, "y": 1}, "one for each of the 16 images of X"),
     "one name": ({"X": X, "y": Y, "class_names": "ab"}, "class_names must be the K names.*save a list of them"),
     "nan": ({"X": X, "y": Y, "group": [1.0] * 7 + [np.nan] + [2.0] * 8}, "y, row 7: no group"),
+    "bits": ({"X": X, "y": Y, "bits": Y}, "'bits' is what nearly equal images share.*rename"),
     "one-hot": ({"X": X, "y": np.eye(2, dtype=int)[Y]}, r"save y.argmax\(1\)"),
     "several labels": (
         {"X": X, "y": np.vstack([np.eye(2, dtype=int)[Y[:7]], np.ones((9, 2), int)])},

@@ -329,7 +329,7 @@ def _reserve(out, folder, checkpoint, resume):
     owner = checkpoint / "owner"
     with _lock(owner, out) as file:
         try:
-            if (checkpoint / "checkpoint.safetensors").exists() and not resume:
+            if any(checkpoint.rglob("checkpoint.safetensors")) and not resume:  # its own, or of a fold of a search
                 raise ValueError(
                     f"{checkpoint} holds a training that was interrupted: go on with --resume, or remove it"
                 )
@@ -418,7 +418,7 @@ def _going_on_made_clear(checkpoint):
         if isinstance(error, RuntimeError) and file.exists():
             if checkpoints.read(file)[1]["progress"]["lowest"] is None:
                 file.unlink(missing_ok=True)
-        if file.exists():
+        if any(checkpoint.rglob(file.name)):
             _say_how_to_resume(checkpoint)
         raise
 

@@ -84,6 +84,8 @@ def arrays(path, on_error="raise"):
         labels = np.array(order)[y.astype(int)]
     for i in np.flatnonzero(labels == ""):
         problems.note(i, "no label: fill it in, or leave the image out")
+    if "bits" in found:
+        raise ValueError(f"{path}: 'bits' is what nearly equal images share in `Dataset.columns`: rename that array")
     wrong = [name for name, values in found.items() if values.shape != (len(X),)]
     if wrong:
         raise ValueError(

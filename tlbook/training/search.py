@@ -111,6 +111,11 @@ class Search:
         self.checkpoint, self.resume = None if checkpoint is None else Path(checkpoint), resume
         self.key = None if checkpoint is None else self._key()
         found = checkpoints.load(checkpoint, resume, self.key)
+        folds = [] if checkpoint is None or resume else list(self.checkpoint.glob("*"))
+        if any(checkpoints.file_of(fold).exists() for fold in folds):  # it was stopped in the first of all
+            raise ValueError(
+                f"{checkpoint} holds a fold of a search: resume=True goes on with it; or take another folder"
+            )
         self.done = {} if found is None else found[1]  # {"candidate, fold i": probabilities, and distances}
 
     def run(self):
@@ -300,11 +305,14 @@ class Search:
         name = f"{candidate}, fold {i}"
         if name not in self.done:
             split = Split(self.pool[fold.train], NONE, NONE)
-            found = self._fine_tune(candidate, split, name)
-            p, X = found.probabilities_and_features(self.data.subset(self.pool[fold.test]))
-            _, bank = found.probabilities_and_features(self.data.subset(deciding.some(split.train)))
+            found, pressed = self._fine_tune(candidate, split, name), []
+            with one_ctrl_c(pressed):
+                p, X = found.probabilities_and_features(self.data.subset(self.pool[fold.test]))
+                _, bank = found.probabilities_and_features(self.data.subset(deciding.some(split.train)))
             self.done[name] = torch.from_numpy(np.column_stack([p, distances(X, bank)]))
             self._keep()
+            if self._in_any(pressed):
+                raise _Stopped
         done = self.done[name].numpy()
         return done[:, :-1], done[:, -1]
 
@@ -321,12 +329,18 @@ class Search:
             if not progress.in_notebook():
                 raise
             raise _Stopped from None
-        pressed = self.processes.sum(torch.tensor(len(pressed))) > 0  # in any of the processes
+        pressed = self._in_any(pressed)
         if found.stopped == "Ctrl-C" or pressed and name != "all":
             raise _Stopped
         if found.stopped:
             raise _CannotJudge(f"not judged: {found.stopped}")
+        if not np.isfinite(found.predict(self.data.subset(split.train[: self.settings.batch_size]))).all():
+            raise _CannotJudge("not judged: its last step diverged, and its output is not finite")
         return found
+
+    def _in_any(self, pressed):
+        """Whether Ctrl-C was pressed in any of the processes."""
+        return self.processes.sum(torch.tensor(len(pressed))) > 0
 
     def _fine_tune_all(self, candidate):
         """The fine-tuning of train and val; no part is left to choose an epoch by, as in the folds."""
