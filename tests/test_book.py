@@ -89,6 +89,7 @@ def browser():
 def opened(browser, width, height, **kwargs):
     """A page without a network, and the addresses that it asked for all the same."""
     page = browser.new_context(viewport={"width": width, "height": height}, offline=True, **kwargs).new_page()
+    page.set_default_timeout(600_000)
     asked = []
     page.on("request", lambda r: r.url.startswith(("file:", "data:", "blob:")) or asked.append(r.url))
     return page, asked

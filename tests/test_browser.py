@@ -26,7 +26,7 @@ def tab(browser):
     """A new tab that fails the test on an error of a script, and where another machine is asked for anything."""
     context = browser.new_context(viewport={"width": 1100, "height": 900})
     opened, wrong = context.new_page(), []
-    opened.set_default_timeout(120_000)
+    opened.set_default_timeout(600_000)
     opened.on("pageerror", lambda error: wrong.append(str(error)))
     opened.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
     opened.on("request", lambda r: None if r.url.startswith(LOCAL) else wrong.append(f"asked for {r.url}"))
@@ -86,7 +86,7 @@ def train(tab):
 def learned(browser, site, cells):
     """A tab in which the page was given the cells and trained, opened from the disk as by a double click."""
     tab = browser.new_context(viewport={"width": 1100, "height": 900}).new_page()
-    tab.set_default_timeout(120_000)
+    tab.set_default_timeout(600_000)
     tab.goto((site / "index.html").as_uri())
     keep_picture(tab, "page_empty", full_page=True)
     add_folder(tab, cells)

@@ -99,7 +99,7 @@ def lab(tmp_path_factory):
 def opened(browser, lab, name):
     """A tab with a notebook of the folder, its kernel started."""
     tab = browser.new_context(viewport={"width": 1200, "height": 900}).new_page()
-    tab.set_default_timeout(120_000)
+    tab.set_default_timeout(600_000)
     tab.goto(f"{lab[0]}/lab/tree/{name}?token={TOKEN}&reset")
     tab.wait_for_function("window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel")
     return tab
@@ -152,7 +152,7 @@ def move(tab, cell, key, control):
     start = time.perf_counter()
     tab.keyboard.press(key)
     while status.inner_text() == before:
-        assert time.perf_counter() - start < 30, f"nothing came of {key}"
+        assert time.perf_counter() - start < 300, f"nothing came of {key}"
     return status.inner_text(), time.perf_counter() - start
 
 
@@ -177,7 +177,7 @@ def test_every_widget_is_moved_by_keyboard_and_says_what_came_of_it(tab, name, c
     said, first = move(tab, cell, key, cell.locator(control))
     print(f"\n{name}, {key}: {first * 1000:.0f} ms")
     assert says in said
-    for _ in range(50):  # the text may come a moment before the picture
+    for _ in range(3000):  # the text may come a moment before the picture
         if cell.locator("img").get_attribute("src") != drawn:
             break
         tab.wait_for_timeout(100)

@@ -426,7 +426,7 @@ def _explorer(controls, show):
 
     from tlbook.course.controls import Explorer, Status
 
-    picture, text = ipywidgets.HTML(), Status()
+    picture, text = ipywidgets.HTML(tooltip=""), Status()
 
     def draw(_=None):
         picture.value, text.value = show()
