@@ -15,9 +15,13 @@ CUT = ["test_resnet", "test_efficientnet", "test_convnext", "test_vit"]
 
 @functools.cache
 def built(name, seed):
+    """The same to the last bit in every process: its sums are made by one thread, whoever asks for it first."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     torch.manual_seed(seed)
     backbone = tl.load_backbone(name, weights=None)
     tl.recalibrate_batchnorm(backbone, DATA, range(24))  # as a trained network's statistics fit its features
+    torch.set_num_threads(threads)
     return backbone
 
 

@@ -322,7 +322,8 @@ def test_the_camera_gives_pictures_of_a_class(tab, site):
     keep_picture(tab, "page_camera", full_page=True)
     tab.click("#done")
     tab.wait_for_function("allPictures().length == 2 && allPictures().every((picture) => picture.features)")
-    assert tab.evaluate("document.getElementById('video').srcObject.getTracks().every((t) => t.readyState == 'ended')")
+    tracks = "document.getElementById('video').srcObject.getTracks()"
+    tab.wait_for_function(f"{tracks}.every((track) => track.readyState == 'ended')")
 
 
 def test_files_that_cannot_be_read_are_named_and_passed_over(tab, site, tmp_path):

@@ -218,7 +218,7 @@ class FineTuned:
             ModuleNotFoundError: onnx, onnxscript and onnxruntime are not installed.
             RuntimeError: they differ by more than 1e-4; nothing is written then.
         """
-        return write_onnx(path, self.model, class_names=json.dumps(self._facts()["class_names"]))
+        return write_onnx(path, self.model, class_names=json.dumps(_as_json(self.class_names)))
 
     def _inputs(self, given):
         """What `predict` was given, as a sequence of inputs."""
