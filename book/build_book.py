@@ -4,12 +4,11 @@
     python book/build_book.py --pdf    # and build/book/book.pdf, printed by Chromium
 
 Nothing is run. A lesson is copied to build/book-source and changed there in four ways: outputs that answer a bet or a
-"predict first" are folded, a widget is replaced by what it last showed, the links to Colab and Binder are left out, and
+"predict first" are folded, a sentence stands in the place of a widget, the links to Colab and Binder are left out, and
 links to files of the repository become links to pages. Sphinx does the rest (conf.py).
 """
 
 import argparse
-import html
 import os
 import re
 import shutil
@@ -31,7 +30,7 @@ BET, OUTCOME = (
 )
 PREDICT = re.compile(r"\*(?:Predict first|Bet)\b")
 DETAILS = re.compile(r"<details><summary>(.*?)</summary>(\S.*?)</details>")  # on one line: Markdown in it is not read
-MOVED = "<p><small>Moved by hand"  # what a notebook says below a widget; `static` says it for the book
+MOVED = "<p><small>Moved by hand"  # what a notebook stores in the place of a widget; `static` says it for the book
 PAGES = {  # a link to a file of the repository -> the page that has it
     "../README.md": "index.md",
     "../GLOSSARY.md": "glossary.md",
@@ -130,8 +129,7 @@ def api():
 
 def page(notebook):
     """The notebook as the book shows it."""
-    widgets = notebook.metadata.pop("widgets", {})
-    state = {key: model for view in widgets.values() for key, model in view["state"].items()}
+    notebook.metadata.pop("widgets", None)  # or MyST-NB fetches scripts that show them
     answers = answering(notebook.cells)
     for i, cell in enumerate(notebook.cells):
         if cell.cell_type == "markdown":
@@ -141,7 +139,7 @@ def page(notebook):
                 cell.source = fold_first_paragraphs(cell.source)
             continue
         cell.source = cell.source.replace("# NBVAL_CHECK_OUTPUT\n", "")
-        cell.outputs = [static(output, state) for output in cell.outputs if MOVED not in str(output.get("data", ""))]
+        cell.outputs = [static(output) for output in cell.outputs]
         tags = cell.metadata.setdefault("tags", [])
         if "setup" in tags:
             fold(cell, "hide-cell", "Set-up, the same in every lesson")
@@ -192,30 +190,12 @@ def fold_first_paragraphs(source):
     return "\n\n".join([*seen, *paragraphs[end:]])
 
 
-def static(output, state):
-    """The output, or if it is a widget, the picture and the text that it last showed."""
-    view = output.get("data", {}).get("application/vnd.jupyter.widget-view+json")
-    if view is None:
+def static(output):
+    """The output, or a sentence where it is a widget, which needs a kernel."""
+    if MOVED not in str(output.get("data", "")):
         return output
-    if view["model_id"] not in state:
-        raise ValueError("a widget is stored without its state: run the lesson again by `make notebooks`")
-    shown = "".join(leaves(view["model_id"], state))
-    note = "<p class='widget-note'>In JupyterLab this moves. Here it stands as it was stored.</p>"
-    return nbformat.v4.new_output("display_data", {"text/html": f"<div class='widget'>{shown}{note}</div>"})
-
-
-def leaves(key, state):
-    """The HTML of a widget's children, from top to bottom: what is shown, and what each control was set to."""
-    model = state[key]
-    traits = model["state"]
-    if model["model_name"] == "HTMLModel":
-        yield traits.get("value", "")
-    elif traits.get("kind") == "status":
-        yield f"<pre>{html.escape(traits['value'])}</pre>"
-    elif traits.get("label") and "value" in traits:
-        yield f"<p>{html.escape(traits['label'])}: <b>{html.escape(str(traits['value']))}</b></p>"
-    for child in traits.get("children", ()):
-        yield from leaves(child.removeprefix("IPY_MODEL_"), state)
+    note = "<p class='widget-note'>In JupyterLab a control stands here, which is moved by hand.</p>"
+    return nbformat.v4.new_output("display_data", {"text/html": f"<div class='widget'>{note}</div>"})
 
 
 def relink(text):

@@ -277,7 +277,7 @@ def draws_figure(curves, own=None):
     axis.set_xscale("log", base=2)
     axis.set_xticks(sizes, [str(n) for n in sizes])
     axis.set(xlabel="labelled panels", ylabel="AUC on unseen panels")
-    axis.legend()
+    axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
     return figure, f"AUC by number of labelled panels, a point for each draw. Means: {'; '.join(told)}."
 
 
