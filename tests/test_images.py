@@ -144,6 +144,7 @@ def test_heic_is_read_where_its_plug_in_is_installed(tmp_path, monkeypatch):
 
     monkeypatch.setitem(sys.modules, "pillow_heif", types.SimpleNamespace(register_heif_opener=register_heif_opener))
     monkeypatch.setattr(Image, "OPEN", dict(Image.OPEN))
+    monkeypatch.setattr(Image, "ID", list(Image.ID))
     images._formats.cache_clear()
     try:
         assert images._formats()[-1] == "HEIF"

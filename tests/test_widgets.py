@@ -171,7 +171,7 @@ class Answers:
         return np.array([[0.25, 0.75]] * len(inputs))
 
 
-def test_an_image_of_ones_own_is_classified_or_said_to_be_none():
+def test_an_image_of_ones_own_is_classified_or_said_to_be_none(monkeypatch):
     upload, picture, text = widgets.own_image(Answers()).children
     assert text.value == "No image was given yet." and picture.value == ""
     png = io.BytesIO()
@@ -181,6 +181,9 @@ def test_an_image_of_ones_own_is_classified_or_said_to_be_none():
     assert text.value == "rex.png: dog 0.75, cat 0.25." and "<img" in picture.value
     upload.value = ({**given, "content": b"no image"},)
     assert "rex.png is not readable as an image" in text.value and picture.value == ""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 599)
+    upload.value = ({**given, "content": png.getvalue()},)
+    assert "rex.png" in text.value and "30 × 20 pixels could be a decompression bomb" in text.value
 
 
 def test_the_static_twin_answers_for_several_images(monkeypatch):

@@ -1,15 +1,16 @@
 """What can be turned by hand, each with a static twin that a page without a kernel shows as well."""
 
 import io
+import tempfile
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
 from tlbook.evaluation import compare
 from tlbook.figures import BLUE, GREY, ORANGE, Picture
-from tlbook.images import to_rgb
+from tlbook.images import read
 from tlbook.plots import draws_figure, interpolation, interpolation_figure, pixels, plt, show
 from tlbook.probes import linear_probe
 from tlbook.responses import maps
@@ -387,10 +388,13 @@ def own_image(found):
         if not upload.value:
             return "", "No image was given yet."
         given = upload.value[0]
-        try:
-            image = to_rgb(Image.open(io.BytesIO(bytes(given["content"]))))
-        except (OSError, ValueError) as error:
-            return "", f"{given['name']} is not readable as an image ({error})"
+        with tempfile.TemporaryDirectory() as folder:  # a file, so that the rules for files hold
+            path = Path(folder) / "image"
+            path.write_bytes(given["content"])
+            try:
+                image = read(path)
+            except ValueError as error:
+                return "", str(error).replace(str(path), given["name"])
         figure, alt = _answers_figure(found, [image], [given["name"]])
         return _html(figure, alt), alt
 
