@@ -59,7 +59,7 @@ WRONG = {  # misconception -> (exercise, answer, words of its message)
     "prefix for nothing": ("08.2", lambda s, f, g: 0, "has to run once"),
     "any saving": ("08.2", lambda s, f, g: math.ceil(f / g), "save half"),
     "another rule": ("08.2", lambda s, f, g: 100, "it should be 4, not 100"),
-    "one scale": ("08.3", lambda w: through(w, np.abs(w).max() / 127), "One scale"),
+    "one scale": ("08.3", lambda w: through(w, np.abs(w).max() / 127), "One step"),
     "integers": ("08.3", lambda w: np.rint(127 * w / np.abs(w).max((1, 2, 3), keepdims=True)), "Come back"),
     "nothing": ("08.3", lambda w: w, "as they were"),
     "input channels": ("08.3", lambda w: through(w, np.abs(w).max((0, 2, 3), keepdims=True) / 127), "half a step"),

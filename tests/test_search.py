@@ -1,7 +1,9 @@
 """The recipe "auto": what is tried and how it is judged, what is kept, the clock, Ctrl-C, and what is saved."""
 
 import math
+import re
 import signal
+import types
 from dataclasses import replace
 
 import numpy as np
@@ -57,7 +59,7 @@ def test_each_candidate_is_a_row_and_one_is_kept(found):
     names = ["probe", "probe of layer3", "probe of layer3 and final", "probe, mirror images too"]
     names += ["LP-FT at 1e-3", "LP-FT at 1e-3, photo"]
     assert [row.name for row in found.tried] == names
-    assert sum(row.kept for row in found.tried) == 1 and not any(row.note for row in found.tried)
+    assert sum(row.kept for row in found.tried) == 1
     assert all(row.low <= row.log_loss <= row.high and 0 <= row.auc <= 1 for row in found.tried)
 
 
@@ -86,9 +88,13 @@ def test_the_same_groups_are_held_out_for_all_and_none_of_them_is_of_the_test(mo
     monkeypatch.setattr(FineTuned, "probabilities_and_features", note_prediction)
     searched()
     every = frozenset(NOISY.groups[np.concatenate([SPLIT.train, SPLIT.val])])
-    of_plain = [groups for name, groups in fitted if name == "probe" and groups != every]
+    folds = [(name, groups) for name, groups in fitted if groups != every]
+    of_plain = [groups for name, groups in folds[:-2] if name == "probe"]
+    halves = [groups for _, groups in folds[-2:]]
+    of_probe = [groups for name, groups in folds[:-2] if name == folds[-1][0]]
     assert len(of_plain) == 2 and [every - groups for groups in of_plain] == predicted[::2]  # LP-FT's two
     assert of_plain == predicted[1::2]  # what they are compared with
+    assert len(halves) == 2 and all(half < fold for half, fold in zip(halves, of_probe, strict=True))
     assert not every & frozenset(NOISY.groups[SPLIT.test])
 
 
@@ -109,6 +115,26 @@ def test_the_score_of_a_probe_is_that_of_one_fitted_without_the_fold(found):
     k = len(of_group)
     reach = math.sqrt(k / (k - 1) * (of_group**2).sum()) * t.ppf(0.975, k - 1)
     assert found.tried[0].high == pytest.approx(losses.mean() + reach, abs=1e-6)
+
+
+def test_what_the_last_doubling_of_the_groups_took_off_stands_in_the_row_of_the_best_probe(found):
+    (row,) = (row for row in found.tried if row.note)
+    probes = [row for row in found.tried if row.name.startswith("probe")]
+    assert row.log_loss == min(row.log_loss for row in probes)
+    half, off, low, high = map(float, re.findall(r"-?\d+\.\d+", row.note))
+    assert half - row.log_loss == pytest.approx(off, abs=2e-3) and low <= off <= high
+    assert ("promise to help" in row.note) == (low > 0)
+
+
+@pytest.mark.parametrize("groups", [None, np.arange(60) // 3])
+def test_half_of_the_examples_is_half_of_each_class_and_groups_stay_whole(groups):
+    data = Dataset(NOISY.inputs, np.arange(60) // 30, ("no", "yes"), groups)
+    search = types.SimpleNamespace(part=data, settings=types.SimpleNamespace(seed=0))
+    rows = Search._half(search, np.arange(6, 60))
+    assert np.bincount(data.labels[rows]).tolist() == [12, 15]
+    if groups is not None:
+        assert all(np.isin(np.flatnonzero(groups == g), rows).all() for g in np.unique(groups[rows]))
+    assert not np.isin(rows, np.arange(6)).any() and len(np.unique(rows)) == len(rows)
 
 
 def judged(losses, groups=None):
@@ -200,6 +226,9 @@ def test_every_probe_is_a_model_that_predicts_saves_and_loads(kept, monkeypatch,
     evaluation = found.save(tmp_path / "model", data=NOISY, split=SPLIT)
     again = tl.load_finetuned(tmp_path / "model")
     assert again.tried == found.tried and again.model.reads == kept.stages
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert f"| **{kept}** (kept) | {row.log_loss:.3f} | {row.low:.3f} … {row.high:.3f} |" in card
+    assert "the last doubling took off" in card and "not now" in card
     assert np.array_equal(again.predict(NOISY.subset(SPLIT.test)), evaluation.probabilities)
 
 
@@ -315,11 +344,11 @@ def test_a_step_is_timed_with_as_many_examples_as_are_in_memory_at_once(monkeypa
     assert self._measure_step() > 0 and seen == [4]
 
 
-def test_a_checkpoint_is_of_one_objective():
-    def key(objective):
+def test_a_checkpoint_is_of_one_objective_and_one_precision():
+    def key(objective, dtype=torch.float32):
         self = Search.__new__(Search)
         self.backbone, self.data, self.part, self.pool = tiny(), NOISY, NOISY, np.arange(60)
-        self.folds, self.weight, self.objective = [], np.ones(60), objective
+        self.folds, self.weight, self.objective, self.dtype = [], np.ones(60), objective, dtype
         self.settings = Settings(1, 1e-3, 16, 1, None, None, True, 0)
         return self._key()
 
@@ -327,6 +356,7 @@ def test_a_checkpoint_is_of_one_objective():
     others = [tl.Objective(label_smoothing=0.1), tl.Objective(l2_sp=1.0), tl.Objective(soft_targets=shares)]
     assert key(tl.Objective()) == key(tl.Objective())
     assert all(key(other) != key(tl.Objective()) for other in others)
+    assert key(tl.Objective(), torch.bfloat16) != key(tl.Objective())
 
 
 @pytest.mark.parametrize(

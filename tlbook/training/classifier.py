@@ -29,7 +29,7 @@ from tlbook.table import Table
 from tlbook.training import checkpoints, deciding
 from tlbook.training.onnx_file import write_onnx
 from tlbook.training.run import probabilities, whole_number
-from tlbook.training.tried import Tried
+from tlbook.training.tried import Tried, card_of_tried
 
 _WEIGHTS, _ABOUT = "model.safetensors", "model.json"
 _PICKLES = {".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".joblib"}
@@ -561,6 +561,7 @@ def _write_card(folder):
         lines += [f"**Training stopped early**, {why}. These are the weights of epoch {model['epoch']}, the best.", ""]
     lines += _card_of_inputs(about.get("data"), model["class_names"], _kind_of(model))
     lines += _card_of_scores(about.get("scores"))
+    lines += card_of_tried(model["tried"], _markdown)
     lines += deciding.card(about.get("decisions"), _kind_of(model), model["class_names"])
     lines += [
         f"![{words}]({words.replace(' ', '_').lower()}.png)\n"

@@ -43,7 +43,7 @@ from tlbook.table import Table
 from tlbook.training import checkpoints, deciding
 from tlbook.training.classifier import FineTuned
 from tlbook.training.recipes import LPFT
-from tlbook.training.run import check_split, mean_and_error, one_ctrl_c, set_head, state_of
+from tlbook.training.run import check_split, mean_and_error, one_ctrl_c, set_head, state_of, training_dtype
 from tlbook.training.tried import Tried
 
 NONE = np.zeros(0, np.int64)
@@ -80,7 +80,7 @@ class Search:
 
     Args:
         fit: ``fit(split, recipe=, lr=, checkpoint=, resume=)``: `tlbook.finetune`, with all else that it was given.
-        backbone, data, split, objective, seed, checkpoint, resume: as of `tlbook.finetune`.
+        backbone, data, split, objective, precision, checkpoint, resume: as of `tlbook.finetune`.
         recipe: `tlbook.recipes.Auto`. settings: `Settings`, for the cost of fine-tuning and the checkpoint's key.
 
     Attributes:
@@ -92,10 +92,11 @@ class Search:
         tried: a `Tried` for each candidate.
     """
 
-    def __init__(self, fit, backbone, data, split, recipe, objective, settings, checkpoint, resume):
+    def __init__(self, fit, backbone, data, split, recipe, objective, settings, precision, checkpoint, resume):
         self.started = time.monotonic()
         self.fit, self.backbone, self.data, self.split = fit, backbone, data, split
         self.recipe, self.settings, self.objective = recipe, settings, objective
+        self.dtype = training_dtype(backbone.device, precision)
         self.processes = processes.join(backbone.device)
         self.pool = np.sort(np.concatenate([split.train, split.val]).astype(np.int64))
         check_split(data, Split(self.pool, NONE, split.test))
@@ -127,6 +128,7 @@ class Search:
                 self._try(candidate)
             kept = self._simplest()
             self._say_what_is_kept(kept)
+            self._note_the_last_doubling()
             found = self._fine_tune_all(kept) if isinstance(kept, FineTuning) else None
         except _Stopped:
             found, stopped = None, "Ctrl-C"
@@ -196,13 +198,11 @@ class Search:
         self._say(_line(self.tried[-1]))
 
     def _score(self, row, candidate):
-        rows, losses = self.judged, self._losses(candidate)
-        mean, error = self._mean_and_error(losses)
-        units = losses if self.part.groups is None else np.unique(self.part.groups[rows])
-        reach = error * t.ppf(0.975, max(1, len(units) - 1))
+        rows = self.judged
+        mean, low, high = self._mean_and_interval(self._losses(candidate))
         p, y = self.held_out[candidate][rows], self.part.labels[rows]
         auc = evaluate(p, y, sample_weight=self.weight[rows], resamples=1).auc
-        return replace(row, log_loss=float(mean), low=float(max(0, mean - reach)), high=float(mean + reach), auc=auc)
+        return replace(row, log_loss=mean, low=max(0.0, low), high=high, auc=auc)
 
     def _predict_held_out(self, candidate):
         """(n, K) float64: each fold of the pool predicted by a fit to the others."""
@@ -246,10 +246,21 @@ class Search:
         groups = None if self.part.groups is None else self.part.groups[self.judged]
         return mean_and_error(losses, self.weight[self.judged], groups)
 
+    def _mean_and_interval(self, losses):
+        """The mean over the judged examples, and its 95 % interval."""
+        mean, error = self._mean_and_error(losses)
+        units = losses if self.part.groups is None else np.unique(self.part.groups[self.judged])
+        reach = error * t.ppf(0.975, max(1, len(units) - 1))
+        return float(mean), float(mean - reach), float(mean + reach)
+
     def _losses(self, candidate):
-        """−log p of the true class of each judged example; n of them cannot tell a p of 1/n from 0, or from 1."""
+        """−log p of the true class of each judged example, as it was held out."""
+        return self._losses_of(self.held_out[candidate])
+
+    def _losses_of(self, p):
+        """The same of probabilities (n, K); n of them cannot tell a p of 1/n from 0, or from 1."""
         rows = np.flatnonzero(self.judged)
-        p = self.held_out[candidate][rows, self.part.labels[rows]]
+        p = p[rows, self.part.labels[rows]]
         return -np.log(p.clip(1 / (len(rows) + 1), len(rows) / (len(rows) + 1)))
 
     # Probes
@@ -284,6 +295,38 @@ class Search:
                 return self._fit_probe(candidate, fold.train).predict_proba(X[fold.test])
         except ValueError as error:
             raise _CannotJudge(f"not judged: {error}") from None
+
+    def _note_the_last_doubling(self):
+        """Add to the best probe's row what it loses where each fold learns from half: would more examples help?"""
+        probes = [c for c in self.held_out if isinstance(c, Probe)]
+        if not probes or self._seconds_left() < 0:
+            return
+        probe = self._best(probes)
+        p = np.zeros_like(self.held_out[probe])
+        try:
+            for i, fold in enumerate(self.folds):
+                p[fold.test] = self._probe_fold(probe, Split(self._half(fold.train), NONE, fold.test), i)
+        except _CannotJudge:  # no half of a class that one group has, say
+            return
+        half = self._losses_of(tempered(p, self._temperature_of(p)))
+        gained, low, high = self._mean_and_interval(half - self._losses(probe))
+        mean, _ = self._mean_and_error(half)
+        helps = "more of them promise to help" if low > 0 else "whether more of them would help is not shown"
+        what = "examples" if self.part.groups is None else "groups"
+        note = (
+            f"from half the {what} its log loss was {mean:.3f}: the last doubling took off {gained:.3f} "
+            f"[{low:.3f}, {high:.3f}], and {helps}"
+        )
+        self.tried = [replace(row, note=note) if row.name == str(probe) else row for row in self.tried]
+        self._say(f"{probe}: {note}")
+
+    def _half(self, rows):
+        """Half of the rows: of each class every other example, or every other group, in a random order."""
+        units = rows if self.part.groups is None else self.part.groups[rows]
+        names, first = np.unique(units, return_index=True)
+        order = np.random.default_rng(self.settings.seed).permutation(len(names))
+        order = order[np.argsort(self.part.labels[rows[first[order]]], kind="stable")]
+        return rows[np.isin(units, names[order[::2]])]
 
     def _fit_probe_to_all(self, candidate):
         """The probe of train and val, as the head of a copy of the backbone."""
@@ -361,8 +404,11 @@ class Search:
         # The clock
         so_far = time.monotonic() - self.started
         seconds = self._seconds_to_fine_tune(candidate) if isinstance(candidate, FineTuning) else so_far
-        left, seconds = self.processes.from_first((60 * self.recipe.minutes - so_far, seconds))
+        left, seconds = self._seconds_left(), self.processes.from_first(seconds)
         return f"not tried: {_duration(seconds)} more do not fit into the clock" if seconds > left else ""
+
+    def _seconds_left(self):
+        return self.processes.from_first(60 * self.recipe.minutes - (time.monotonic() - self.started))
 
     def _cannot_gain(self):
         """Why fine-tuning cannot be judged, or cannot win; "" where it can."""
@@ -422,6 +468,7 @@ class Search:
             "parameters that learn": [name for name, p in self.backbone.named_parameters() if p.requires_grad],
             "objective": checkpoints.terms_of(self.objective),
             "recipe": "auto",
+            "precision": self.dtype,
         }
         settings = asdict(self.settings)
         settings.pop("lr")  # of each candidate

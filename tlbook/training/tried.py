@@ -1,4 +1,4 @@
-"""What a search has tried: a row for each candidate, as it is printed, kept on the result and written to its folder."""
+"""What a search has tried: a row for each candidate, as it is kept on the result and written to its folder."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ class Tried:
         temperature: what its logits are divided by, 1 or more: what its held-out predictions ask for.
         seconds: what all its folds took.
         kept: whether it is the one that was kept.
-        note: why it was not judged, or "".
+        note: why it was not judged, or what half of the examples would have cost; "" of most.
     """
 
     name: str
@@ -27,3 +27,20 @@ class Tried:
     seconds: float = 0.0
     kept: bool = False
     note: str = ""
+
+
+def card_of_tried(rows, markdown):
+    """Lines of a saved model's card: what was tried (as dicts), on which evidence one was kept. markdown: escapes."""
+    if not rows:
+        return []
+    lines = ["## What was tried", "", "Each was judged on training and validation examples that it was not fitted to."]
+    lines += ["", "| | log loss | 95 % interval | AUC | seconds |", "| --- | ---: | --- | ---: | ---: |"]
+    for row in rows:
+        name = f"**{markdown(row['name'])}** (kept)" if row["kept"] else markdown(row["name"])
+        if row["log_loss"] is None:
+            lines += [f"| {name} | {markdown(row['note'])} | | | |"]
+            continue
+        interval = f"{row['low']:.3f} … {row['high']:.3f}"
+        lines += [f"| {name} | {row['log_loss']:.3f} | {interval} | {row['auc']:.3f} | {row['seconds']:.1f} |"]
+    notes = [f"{row['name']}: {row['note']}." for row in rows if row["note"] and row["log_loss"] is not None]
+    return [*lines, "", *(f"{markdown(note)}\n" for note in notes)]

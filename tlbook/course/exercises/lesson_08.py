@@ -72,17 +72,17 @@ def _quantised(answer):
     w = rng.normal(size=(4, 3, 2, 2)).astype(np.float32) * np.array([1, 0.1, 0.01, 3], np.float32)[:, None, None, None]
     got = np.asarray(answer(w.copy()))
     assert got.shape == w.shape, f"Return an array of the shape that came in, {w.shape}; this has {got.shape}."
-    assert not np.array_equal(got, w), "These are the weights as they were: round them to whole multiples of a scale."
+    assert not np.array_equal(got, w), "These are the weights as they were: round them to whole multiples of a step."
 
     def through(scale):
         return np.clip(np.round(w / scale), -127, 127) * scale
 
     per_channel = np.abs(w).max((1, 2, 3), keepdims=True) / 127
     whole = np.abs(w).max() / 127
-    assert got.dtype.kind == "f", f"Come back from the integers: multiply by the scale again; this is {got.dtype}."
-    assert not np.allclose(got, np.round(w / per_channel)), "Come back from the integers: multiply by the scale again."
+    assert got.dtype.kind == "f", f"Come back from the integers: multiply by the step again; this is {got.dtype}."
+    assert not np.allclose(got, np.round(w / per_channel)), "Come back from the integers: multiply by the step again."
     assert not np.allclose(got, through(whole), atol=whole / 4), (
-        "One scale for the whole tensor: a filter of small weights then has a few steps only. Give each output channel "
+        "One step for the whole tensor is coarse for a filter of small weights. Give each output channel "
         "its own, the largest |w| of w[k] over 127."
     )
     worst = (np.abs(got - w).max((1, 2, 3)) / per_channel.ravel()).max()
