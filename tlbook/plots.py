@@ -370,7 +370,8 @@ def history(found):
     show(
         figure,
         f"Loss by epoch: training {train[-1]:.3f} in the last; validation {val[0]:.3f} at the start, "
-        f"{val[found.epoch]:.3f} at epoch {found.epoch}, which is kept, {val[-1]:.3f} at the end.",
+        + (f"{val[found.epoch]:.3f} at epoch {found.epoch}, " if found.epoch else "")
+        + f"which is kept, {val[-1]:.3f} at the end.",
     )
 
 
@@ -469,7 +470,7 @@ def inspection_figure(evaluation, positive, shares=(0.1, 0.2, 0.3)):
     """Draw the share of the class ``positive`` that is found against the share of examples that are inspected.
 
     Examples are inspected in the order of their score. The band is a 95 % bootstrap over groups. The dotted line is
-    inspection in any order; the dashed one, an order that makes no mistake.
+    inspection in a random order; the dashed one, an order that makes no mistake.
 
     Returns:
         (figure, alt): a matplotlib figure, and a text that gives the numbers at ``shares``.
@@ -484,7 +485,7 @@ def inspection_figure(evaluation, positive, shares=(0.1, 0.2, 0.3)):
     figure, axis = plt.subplots(figsize=(5.6, 4))
     axis.fill_between(grid, low, high, color=BLUE, alpha=0.2, linewidth=0, label="95 %, over panels")
     axis.plot(grid, found, color=BLUE, linewidth=2, label="highest score first")
-    axis.plot([0, 1], [0, 1], ":", color=GREY, label="any order")
+    axis.plot([0, 1], [0, 1], ":", color=GREY, label="a random order")
     axis.plot([0, rate, 1], [0, 1, 1], "--", color="black", linewidth=1, label="no mistake")
     told = []
     for share, (value, lower, upper) in zip(shares, found_by_inspection(evaluation, positive, shares), strict=True):
@@ -635,7 +636,7 @@ def worst_mistakes_figure(found, data, index, evaluation, n=12, notes=None, one_
         if mapped:
             overlaid.imshow(grad_cam(found, [image], classes=[p[i].argmax()])[0], cmap="inferno", alpha=0.5)
         overlaid.set_title(f"taken for {labels[p[i].argmax()]}", fontsize=10, **how)
-    figure.tight_layout()
+    figure.tight_layout(h_pad=None if notes is None else 1.5)  # room for the notes
     note = {i: "" if notes is None else f" ({notes[i]})" for i in wrong}
     told = ", ".join(f"{names[y[i]]} for {names[p[i].argmax()]}{note[i]}" for i in wrong)
     return figure, f"The {len(wrong)} worst mistakes of {len(y)} examples{', each with its Grad-CAM' * mapped}: {told}."

@@ -184,7 +184,7 @@ def _copies(case):
             "copies",
             SERIOUS if case.sides is not None or share >= 0.01 else LOOK,
             f"{len(torn)} pairs of {one}s {what} {_where(case)}",
-            f"{share:.1%} of the {one}s have such a copy{f', {turned} of them turned' if turned else ''}, such as "
+            f"{share:.1%} of the {one}s have such a copy{f', {turned} of the pairs turned' if turned else ''}, such as "
             f"{case.names(torn, 2)}. If they are one picture, keep one of them; if neighbours, put them in one group.",
             share,
             examples=[p[:2] for p in torn],
@@ -276,7 +276,7 @@ def _judge_fact(case, fact, shown):
     is_shown = shown.auc >= 0.5 + readings.MARGIN / 2 and case.is_sure(shown.p)
     if case.is_sure(found.p) and case.low(scored) > 0.5 + readings.MARGIN and not _is_content(case, fact, scored):
         is_name = fact.name.startswith("the order")
-        seen = f"an image's look-alike of its own class is nearer in it than others with probability {shown.auc:.2f}"
+        seen = f"of an image, its look-alike is nearer in it than another of its class with probability {shown.auc:.2f}"
         case.add(
             "order" if is_name else "facts",
             SERIOUS if is_shown or not is_name else LOOK,

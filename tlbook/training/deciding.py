@@ -148,8 +148,8 @@ def card(about, kind, class_names):
         return []
     on = f"{about['examples']} {kind.name} that it was not trained on"
     on += f", of {about['groups']} groups" if about["groups"] else ""
-    lines = ["## Decisions", "", f"Fitted on {on}. The probabilities that `tlbook predict` writes are calibrated"]
-    lines[-1] += f" ({_in_words(about['temperature'])})."
+    lines = ["## Decisions", "", f"Fitted on {on}. The probabilities that `tlbook predict` writes are"]
+    lines[-1] += f" {_in_words(about['temperature'])}."
     if about["limit"] is None:
         what = "groups" if about["by_group"] else kind.name
         lines += ["", f"Too few {what} for sets that hold the true class: every set has all classes."]
@@ -160,7 +160,7 @@ def card(about, kind, class_names):
     loss, error = found["log loss"], found["calibration error"]
     lines += ["", "| | promised | reached |", "| --- | ---: | ---: |"]
     lines += [f"| the set holds the true class ({of}) | {about['coverage']:.2f} | {found['coverage']:.2f} |"]
-    lines += [f"| “none of these” of one of these, below {STRANGE} ({of}) | {STRANGE:.2f} | {found['strange']:.2f} |"]
+    lines += [f"| it is one of these, and `known` is below {STRANGE} ({of}) | {STRANGE:.2f} | {found['strange']:.2f} |"]
     lines += ["", f"A set has {found['classes in a set']:.1f} of {len(class_names)} classes on average."]
     if about["temperature"] != 1:
         lines += [f"The temperature takes the log loss from {loss['raw']:.3f} to {loss['calibrated']:.3f}, and the"]
@@ -172,5 +172,5 @@ def card(about, kind, class_names):
 
 def _in_words(T):
     if T == 1:
-        return "no temperature was surely needed"
-    return f"temperature {T:.2f}: as trained it was {'too sure' if T > 1 else 'too timid'}"
+        return "left as they are: no temperature was shown to help"
+    return f"calibrated (temperature {T:.2f}: as trained it was {'too sure' if T > 1 else 'too timid'})"
