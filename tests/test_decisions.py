@@ -1,5 +1,6 @@
 """Decisions: calibration, costs, sets and distances do what their formulas say, and a saved classifier keeps them."""
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -163,6 +164,17 @@ def test_what_was_fitted_on_validation_comes_back_with_the_folder(found, data, t
     assert [("fine" in row["set"], "broken" in row["set"]) for row in rows] == list(map(tuple, again.decider.sets(p)))
     assert about["decisions"]["groups"] == 11 and 0 <= about["decisions"]["measured"]["coverage"] <= 1
     assert "of 11 groups" in (tmp_path / "m" / "README.md").read_text(encoding="utf-8")
+
+
+def test_what_was_fitted_to_another_network_is_refused_when_it_is_loaded(found, data, tmp_path):
+    found.save(tmp_path / "m", data=data, split=SPLIT)
+    decider, path = load_finetuned(tmp_path / "m").decider, tmp_path / "m" / "model.json"
+    deciding.write(replace(decider, bank=decider.bank[:, :-1].copy()), tmp_path / "m")
+    about = json.loads(path.read_text())
+    about["decisions"]["sha256"] = hashlib.sha256((tmp_path / "m" / deciding.FILE).read_bytes()).hexdigest()
+    path.write_text(json.dumps(about))
+    with pytest.raises(ValueError, match="features of another width"):
+        load_finetuned(tmp_path / "m")
 
 
 @pytest.mark.parametrize("name", CUT)

@@ -322,7 +322,10 @@ def load_finetuned(folder):
     if wanted != (None if decider is None else _digest(folder / deciding.FILE)):
         raise ValueError(f"{folder / deciding.FILE} is damaged, missing or exchanged: save the model again")
     try:
-        return replace(_rebuilt(state, facts), decider=decider)
+        found = _rebuilt(state, facts)
+        if decider is not None and decider.bank.shape[1] != found.model.num_features:
+            raise ValueError(f"{deciding.FILE} is of features of another width")
+        return replace(found, decider=decider)
     except (ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
         raise ValueError(f"{folder} holds no model that can be rebuilt here ({error})") from error
 
