@@ -198,19 +198,23 @@ def test_what_was_trained_on_is_not_calibrated_on(found, data, tmp_path):
 def test_cross_fitted_probabilities_take_the_place_of_validation(found, data, tmp_path):
     pool = np.arange(63)
     p = decisions.scaled(np.eye(2)[data.labels[pool]] * 0.6 + 0.2, 1.0)  # .8 for the label, which is always right
-    kept = replace(found, held_out=(pool, p, None))
+    kept = replace(found, held_out=(pool, p, None, data.labels[pool]))
     kept.save(tmp_path / "m", data=data, split=SPLIT)
     decider = load_finetuned(tmp_path / "m").decider
     assert decider.examples == 63 and decider.T < 0.2  # right more often than it said
     assert decider.far.min() > 0  # no example is compared with itself
     far = np.linspace(0.1, 0.9, 63)  # of a network that was trained on these examples: as far as when it was not
-    replace(kept, held_out=(pool, p, far)).save(tmp_path / "tuned", data=data, split=SPLIT)
+    replace(kept, held_out=(pool, p, far, data.labels[pool])).save(tmp_path / "tuned", data=data, split=SPLIT)
     assert np.allclose(load_finetuned(tmp_path / "tuned").decider.far, far)
+    other = replace(data, labels=1 - data.labels)  # the folder was read again, and is no longer what it was
+    with pytest.warns(UserWarning, match="data is not that of the training"):
+        kept.save(tmp_path / "other", data=other, split=SPLIT)
+    assert load_finetuned(tmp_path / "other").decider is None
 
 
 def test_a_test_that_was_learned_from_is_refused(found, data, tmp_path):
     rows = np.arange(63)
-    kept = replace(found, held_out=(rows, np.full((63, 2), 0.5), None))
+    kept = replace(found, held_out=(rows, np.full((63, 2), 0.5), None, data.labels[rows]))
     with pytest.raises(ValueError, match="example 60 of split.test was learned from: give the split of the training"):
         kept.save(tmp_path / "m", data=data, split=Split(np.arange(30), np.arange(30, 60), np.arange(60, 90)))
 

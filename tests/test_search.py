@@ -22,6 +22,7 @@ from tlbook.training.classifier import FineTuned
 from tlbook.training.recipes import LPFT, Auto
 from tlbook.training.run import Settings
 from tlbook.training.search import FineTuning, Probe, Search
+from tlbook.training.tried import card_of_tried
 
 pytestmark = pytest.mark.usefixtures("one_thread_and_own_cache")
 
@@ -65,7 +66,7 @@ def test_each_candidate_is_a_row_and_one_is_kept(found):
 
 def test_the_table_is_printed_as_it_goes(capsys):
     tried = searched().tried
-    printed = capsys.readouterr().out.splitlines()
+    printed = [line for line in capsys.readouterr().out.splitlines() if "the last doubling" not in line]
     assert printed[0].split() == "what was tried log loss 95 % interval AUC seconds".split()
     for row, line in zip(tried, printed[1:], strict=False):
         assert line.startswith(row.name) and f"{row.log_loss:.3f}" in line and f"{row.auc:.3f}" in line
@@ -126,6 +127,20 @@ def test_what_the_last_doubling_of_the_groups_took_off_stands_in_the_row_of_the_
     assert ("promise to help" in row.note) == (low > 0)
 
 
+def test_where_all_judged_examples_are_of_one_class_the_card_has_no_auc_and_is_whole():
+    row = types.SimpleNamespace(
+        name="probe", kept=True, log_loss=0.5, low=0.4, high=0.6, auc=None, seconds=1.0, note=""
+    )
+    assert "| **probe** (kept) | 0.500 | 0.400 … 0.600 | – | 1.0 |" in card_of_tried([row], str)
+
+
+def test_no_doubling_is_told_where_the_half_lacks_a_class_or_the_clock_has_run_out(capsys):
+    y = np.where(np.isin(np.arange(60), (0, 20, 40)), 2, NOISY.labels)  # a class that one group in each fold has
+    data = Dataset(NOISY.inputs, y, ("no", "yes", "rare"), np.arange(60) // 6)
+    split = Split(np.arange(60), [], [])
+    assert not any(row.note for row in searched(replace(QUICK, folds=3), data, split).tried)
+
+
 @pytest.mark.parametrize("groups", [None, np.arange(60) // 3])
 def test_half_of_the_examples_is_half_of_each_class_and_groups_stay_whole(groups):
     data = Dataset(NOISY.inputs, np.arange(60) // 30, ("no", "yes"), groups)
@@ -159,6 +174,28 @@ def test_the_simplest_within_a_standard_error_is_kept_and_groups_are_what_varies
     in_one_group = {Probe(): plain, FineTuning(1e-4): plain + 0.005 - 0.25 * (np.arange(200) < 20)}
     assert judged(in_one_group)._simplest() == FineTuning(1e-4)  # twenty witnesses
     assert judged(in_one_group, np.arange(200) // 20)._simplest() == Probe()  # one
+
+
+def test_a_class_that_weighs_nothing_in_a_fold_is_not_judged_there():
+    y = np.where(np.isin(np.arange(60), (0, 20, 40)), 2, NOISY.labels)
+    data, weight = Dataset(NOISY.inputs, y, ("no", "yes", "rare"), np.arange(60) // 6), np.ones(60)
+    weight[[20, 40]] = 0  # where the third is held out, nothing is left to learn the class from
+    objective, split = tl.Objective(sample_weight=weight), Split(np.arange(60), [], [])
+    found = searched(replace(QUICK, minutes=1e-6), data, split, objective=objective)
+    assert found.tried[0].temperature < 2 and 0 not in found.held_out[0]
+
+
+def test_none_is_kept_that_is_worse_than_a_simpler_one_that_was_not_good_enough():
+    rng = np.random.default_rng(0)
+    plain = 0.5 + 0.05 * rng.normal(size=200)
+    unsteady = plain - 0.15 + 4 * (np.arange(200) % 25 == 0)  # worse on average, and within its own standard error
+    tried = {Probe(): plain, FineTuning(3e-5): unsteady, FineTuning(1e-4): plain - 0.03}
+    assert judged(tried)._simplest() == FineTuning(1e-4)
+
+
+def test_parts_that_overlap_are_refused_before_they_are_joined():
+    with pytest.raises(ValueError, match="is in train and in val"):
+        searched(split=Split(SPLIT.train, SPLIT.train, SPLIT.test))
 
 
 def test_differences_that_so_few_examples_cannot_show_are_none():
@@ -216,7 +253,8 @@ def test_every_probe_is_a_model_that_predicts_saves_and_loads(kept, monkeypatch,
     (T,) = (row.temperature for row in found.tried if row.kept)
     expected = softmax(np.log(probe.predict_proba(test.X)) / T, 1)
     assert np.abs(found.predict(NOISY.subset(SPLIT.test)) - expected).max() < 1e-4
-    rows, p, far = found.held_out
+    rows, p, far, labels = found.held_out
+    assert np.array_equal(labels, NOISY.labels[rows])
     assert np.array_equal(rows, pool) and p.shape == (len(pool), 2) and np.allclose(p.sum(1), 1)
     (row,) = (row for row in found.tried if row.kept)
     n = len(rows)
@@ -340,8 +378,10 @@ def test_a_step_is_timed_with_as_many_examples_as_are_in_memory_at_once(monkeypa
     monkeypatch.setattr(type(tiny()), "prepare", lambda self, x: seen.append(len(x)) or prepare(self, x))
     self = Search.__new__(Search)
     self.backbone, self.data, self.pool = tiny(), NOISY, np.arange(60)
-    self.settings = Settings(1, 1e-3, 16, 4, None, None, True, 0)
-    assert self._measure_step() > 0 and seen == [4]
+    self.settings, self.dtype = Settings(1, 1e-3, 16, 4, None, None, True, 0), torch.float32
+    for processes, share in ((1, 4), (2, 2)):  # a process has its share of the batch
+        self.processes = types.SimpleNamespace(size=processes)
+        assert self._measure_step() > 0 and seen.pop() == share
 
 
 def test_a_checkpoint_is_of_one_objective_and_one_precision():

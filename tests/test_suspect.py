@@ -114,10 +114,10 @@ def test_scenes_are_looked_for_on_the_other_side_only():
     z = rng.normal(size=(100, 20))
     z = np.repeat(z, 2, axis=0) + 0.05 * rng.normal(size=(200, 20))
     z /= np.linalg.norm(z, axis=1, keepdims=True)
-    found = look_alikes.scenes(z, None)
+    found = look_alikes.scenes(z, None, np.arange(len(z)))
     assert {p[:2] for p in found.pairs} == {(2 * i, 2 * i + 1) for i in range(100)} and found.k == 20
     assert found.more_than_chance(200)[0] == 1
-    together = look_alikes.scenes(z, np.arange(200) // 2)  # each pair is one group
+    together = look_alikes.scenes(z, np.arange(200) // 2, np.arange(200))  # each pair is one group
     assert len(together.rows) < 6
     assert len(np.unique(look_alikes.clusters(200, found.pairs))) == 100
 
@@ -125,9 +125,35 @@ def test_scenes_are_looked_for_on_the_other_side_only():
 def test_independent_examples_have_as_many_look_alikes_as_is_said():
     z = np.random.default_rng(0).normal(size=(2000, 8))  # directions in eight dimensions: a sphere of seven
     z = np.c_[z / np.linalg.norm(z, axis=1, keepdims=True), np.zeros((2000, 8))]
-    found = look_alikes.scenes(z, None)
+    found = look_alikes.scenes(z, None, np.arange(len(z)))
     share, _ = found.more_than_chance(2000)
     assert found.chance == pytest.approx(1 - (1 - 0.5**7) ** 19) and share == pytest.approx(found.chance, abs=0.04)
+
+
+@pytest.mark.parametrize("tested", [20, 60, 100])
+@pytest.mark.parametrize("leaks", [True, False])
+def test_a_small_test_part_is_asked_for_its_own_look_alikes_alone(tested, leaks):
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(600, 64)).astype(np.float32)
+    if leaks:  # each has a twin in training
+        z[:tested] = z[tested : 2 * tested] + 0.02 * rng.normal(size=(tested, 64))
+    z /= np.linalg.norm(z, axis=1, keepdims=True)
+    found = look_alikes.scenes(z, np.arange(600) < tested, np.arange(tested))
+    share, p = found.more_than_chance(tested, of_a_pair=1)
+    assert share == leaks and (p < 1e-6) == leaks
+
+
+def test_labels_of_common_classes_are_not_doubted_for_a_rare_one():
+    rng, y = np.random.default_rng(0), np.array([0, 1] * 300 + [2, 2])
+    X = rng.normal(size=(602, 8)).astype(np.float32)
+    X[:, 0] += 2 * y
+
+    def doubted(n, names):
+        features = Features(X[:n], y[:n], None, {"X": slice(0, 8)})
+        report = tl.suspect(Dataset(list("x" * n), y[:n], names), features=features)
+        return sum(len(f.examples) for f in report.findings if f.check == "labels")
+
+    assert 0 < doubted(602, ("a", "b", "c")) < 1.5 * doubted(600, ("a", "b"))
 
 
 # Labels

@@ -157,6 +157,8 @@ def test_arrays_are_what_the_same_files_would_be(shape, y, tmp_path):
     assert data.labels.tolist() == [0, 1] * 8 and data.name == "cells"
     assert data.class_names == (("0", "1") if y.dtype.kind == "i" else ("no", "yes"))
     assert len(np.unique(data.groups)) == 8 and data.reads_in_parallel
+    np.savez(tmp_path / "spaces.npz", X=X, y=y, group=[f"g{i // 2}" + " " * (i % 2) for i in range(16)])
+    assert len(np.unique(tl.data.folder(tmp_path / "spaces.npz").groups)) == 8
     Image.fromarray(X[3] if shape != "one channel" else X[3, ..., 0]).save(tmp_path / "x.png")
     backbone = tl.load_backbone(weights=None)
     assert torch.equal(
@@ -209,6 +211,7 @@ BAD_ARRAYS = {
         {"X": X, "y": np.vstack([np.eye(2, dtype=int)[Y[:7]], np.ones((9, 2), int)])},
         "row 7 of y has 2 labels. One label for each example.*one data set for each",
     ),
+    "twice": ({"X": X, "y": Y, "class_names": ["crane", "crane"]}, "holds 'crane' 2 times"),
     "outside": ({"X": X, "y": np.where(np.arange(16) == 7, 5, Y), "class_names": ["a", "b"]}, "y is 5 in row 7"),
     "empty label": (
         {"X": X, "y": np.where(np.arange(16) == 7, "", np.array(["a", "b"])[Y])},

@@ -81,6 +81,11 @@ def arrays(path, on_error="raise"):
                 f"from 0 to {len(names) - 1}"
             )
         order = [str(name) for name in names]
+        twice = [name for name in order if order.count(name) > 1]
+        if twice:
+            raise ValueError(
+                f"{path}: class_names holds {twice[0]!r} {len(twice)} times: give each class a name of its own"
+            )
         labels = np.array(order)[y.astype(int)]
     for i in np.flatnonzero(labels == ""):
         problems.note(i, "no label: fill it in, or leave the image out")
@@ -150,8 +155,10 @@ def _known_columns(columns, problems):
     """Columns as arrays: group and split (or part) checked, weight as numbers; the others as they are."""
     if "split" in columns and "part" not in columns:
         columns["part"] = columns.pop("split")
+    if "group" in columns:
+        columns["group"] = [group.strip() for group in columns["group"]]
     for i, group in enumerate(columns.get("group", [])):
-        if group.strip() in ("", "nan"):  # what an array of numbers has where one is missing
+        if group in ("", "nan"):  # what an array of numbers has where one is missing
             problems.note(i, "no group: give it one, of its own where it belongs with no other")
     parts = [PARTS.get(part.strip().lower(), "") for part in columns.get("part", [])]
     for i, part in enumerate(parts):

@@ -206,7 +206,7 @@ def _copies(case):
 def _pairs_of_copies(case):
     """(pairs, what is said of them); (None, "") where it cannot be told."""
     if case.pictures is not None:
-        near = {pair[:2] for pair in look_alikes.scenes(case.z, None).pairs}
+        near = {pair[:2] for pair in look_alikes.scenes(case.z, None, np.arange(len(case.z))).pairs}
         return look_alikes.copies(case.pictures.grey, near), "are nearly one picture"
     if "bits" in case.data.columns:
         return look_alikes.same_bits(case.data.columns["bits"]), "begin alike"
@@ -221,10 +221,12 @@ def _where(case):
 
 def _scenes(case):
     """Are there several pictures of one scene on both sides?"""
-    pairs, _, k, chance = found = look_alikes.scenes(case.z, case.apart)
+    asked = np.arange(len(case.data)) if case.sides is None else np.flatnonzero(case.sides)
+    pairs, _, k, chance = found = look_alikes.scenes(case.z, case.apart, asked)
     if not k:
         return
-    share, p = found.more_than_chance(len(case.data))
+    share, p = found.more_than_chance(len(asked), 2 if case.sides is None else 1)
+    who = "examples" if case.sides is None else "test examples"
     if share >= 1.5 * chance and share >= 0.2 and case.is_sure(p):
         score = ""
         if case.sides is None and len(case.rows) == len(case.data):
@@ -232,7 +234,7 @@ def _scenes(case):
         case.add(
             "scenes",
             SERIOUS,
-            f"{share:.0%} of the examples have a look-alike {_where(case)}",
+            f"{share:.0%} of the {who} have a look-alike {_where(case)}",
             f"The nearest is less than half as far as the {k}th nearest; by chance {chance:.0%} would have one. "
             f"Such as {case.names(pairs, 2)}. Several pictures of one scene, patient or object belong in one group."
             + score,
@@ -240,7 +242,7 @@ def _scenes(case):
             examples=[pair[:2] for pair in pairs],
         )
     else:
-        case.fine.append(f"look-alikes are no more than chance explains ({share:.0%} of the examples)")
+        case.fine.append(f"look-alikes are no more than chance explains ({share:.0%} of the {who})")
 
 
 def _score_kept_together(case, cluster):
@@ -409,6 +411,8 @@ def _series(case):
 def _labels(case):
     """Are labels wrong?"""
     doubted = doubts.doubtful(case.p, case.y)
+    surer = doubts.confident_class(case.p, case.y)[doubted]  # a rare class has a threshold that most others reach
+    doubted = doubted[case.p[doubted, surer] > case.p[doubted, case.y[doubted]]]
     orders = [f for f in case.facts if f.name.startswith("the order")]
     if orders:
         pairs, p = doubts.exchanged(case.p, case.y, orders[0].values, case.seed)
@@ -431,7 +435,7 @@ def _labels(case):
             "labels",
             LOOK,
             f"{len(doubted)} labels are doubted ({len(doubted) / len(case.y):.1%})",
-            "A classifier that did not see them is as sure of another class as it is of that class's own: "
+            "A classifier that did not see them is surer of another class, and as sure of it as of that class's own: "
             f"{case.names(rows)}. Either it errs or the label does: look at them.",
             len(doubted) / len(case.y),
             examples=rows.tolist(),

@@ -138,13 +138,16 @@ class Scenes(NamedTuple):
     k: int
     chance: float
 
-    def more_than_chance(self, N):
-        """(share of the N examples, p that as many independent ones have one); a pair counts once."""
+    def more_than_chance(self, N, of_a_pair=2):
+        """(share of the N examples asked, p that as many independent ones have one); a pair counts once.
+
+        of_a_pair: how many members of a pair were asked, 1 where only one side was.
+        """
         share = len(self.rows) / N
-        return share, float(binom.sf(round(len(self.rows) / 2) - 1, N // 2, self.chance))
+        return share, float(binom.sf(round(len(self.rows) / of_a_pair) - 1, N // of_a_pair, self.chance))
 
 
-def scenes(z, apart, k=NEIGHBOURS):
+def scenes(z, apart, asked, k=NEIGHBOURS):
     """List examples that have a look-alike on the other side: half as far as the k-th nearest there, or nearer.
 
     Where examples are independent, their features fill a space of d dimensions, and near each example evenly. Then the
@@ -153,6 +156,7 @@ def scenes(z, apart, k=NEIGHBOURS):
 
     Args:
         z: (N, D) from `centred`. apart: (N,) parts or groups; only examples of another are looked at. None: all others.
+        asked: rows of those to look for. Of a small part only its own: to the others its k-th nearest is far away.
         k: at most; a hundred examples have at most 12.
 
     Returns:
@@ -164,8 +168,8 @@ def scenes(z, apart, k=NEIGHBOURS):
     if k < 4 or z.shape[1] < LEAST_FEATURES:
         return Scenes([], np.zeros(0, int), 0, 1.0)
     found, flagged = {}, []
-    for start in range(0, N, 512):
-        rows = np.arange(start, min(start + 512, N))
+    for start in range(0, len(asked), 512):
+        rows = asked[start : start + 512]
         distance = np.sqrt((2 - 2 * (z[rows] @ z.T)).clip(1e-12))
         same = rows[:, None] == np.arange(N) if apart is None else apart[rows][:, None] == apart
         distance[same] = np.inf

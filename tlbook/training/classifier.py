@@ -48,9 +48,9 @@ class FineTuned:
         stopped: why the training ended before its last epoch: "", "Ctrl-C", or how the loss diverged and what to try.
         tried: with the recipe "auto" a `tlbook.training.tried.Tried` for each candidate; else empty.
         decider: what `decide` uses: the `tlbook.decisions.Decider` of a saved classifier. None where it has none.
-        held_out: n positions in the data, (n, K) probabilities of these from fits that did not see them, and (n,) the
+        held_out: n positions in the data, (n, K) probabilities of these from fits that did not see them, (n,) the
             `tlbook.decisions.distances` of their features, in those fits, from what was seen (None where the network is
-            frozen). Or None: then the validation part is what it was not trained on.
+            frozen), and (n,) their labels. Or None: then the validation part is what it was not trained on.
     """
 
     model: nn.Module = field(repr=False)

@@ -1,5 +1,7 @@
 """A classifier's `tlbook.decisions.Decider`: fitted when it is saved, measured on its test, kept in its folder."""
 
+import warnings
+
 import numpy as np
 import torch
 from torch import nn
@@ -37,12 +39,15 @@ def fit_decider(found, data, split):
     if len(rows) < decisions.FEWEST:
         return None
     labels = data.labels[rows]
+    if found.held_out is not None and not np.array_equal(labels, found.held_out[3]):
+        warnings.warn("nothing to decide by is saved: data is not that of the training", stacklevel=4)
+        return None
     groups = unseen_groups(data, rows, split.train if found.held_out is None else ())  # folds keep groups whole
     if found.held_out is None:
         p, X = found.probabilities_and_features(data.subset(rows))
         _, bank = found.probabilities_and_features(data.subset(some(split.train)))
         return decisions.fit(p, labels, X, bank, groups)
-    _, p, far = found.held_out
+    _, p, far, _ = found.held_out
     kept = some(np.arange(len(rows)))
     _, bank = found.probabilities_and_features(data.subset(rows[kept]))
     if far is None:  # of a frozen network

@@ -449,8 +449,8 @@ def groups_of(model, lr, objective, recipe):
     return groups
 
 
-def check_split(data, split):
-    """Refuse parts that overlap, lie outside the data, or leave a class without an example to learn from."""
+def check_parts(data, split):
+    """Refuse parts that overlap or lie outside the data."""
     parts = dict(zip(("train", "val", "test"), map(np.asarray, split), strict=True))
     for name, rows in parts.items():
         if len(rows) and (rows.dtype.kind not in "iu" or rows.min() < 0 or rows.max() >= len(data)):
@@ -459,7 +459,12 @@ def check_split(data, split):
         both = np.intersect1d(parts[a], parts[b])
         if len(both):
             raise ValueError(f"example {both[0]} is in {a} and in {b} ({len(both)} such): no honest choice is left")
-    counts = np.bincount(data.labels[parts["train"]], minlength=len(data.class_names)) if len(parts["train"]) else [0]
+
+
+def check_split(data, split):
+    """Refuse parts that overlap, lie outside the data, or leave a class without an example to learn from."""
+    check_parts(data, split)
+    counts = np.bincount(data.labels[split.train], minlength=len(data.class_names)) if len(split.train) else [0]
     if len(counts) < 2 or not np.all(counts):
         absent = [name for name, count in zip(data.class_names, counts, strict=False) if not count]
         raise ValueError(f"classes without a training example: {absent or 'a second one'}. Split so that each has some")

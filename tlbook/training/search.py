@@ -43,7 +43,7 @@ from tlbook.table import Table
 from tlbook.training import checkpoints, deciding
 from tlbook.training.classifier import FineTuned
 from tlbook.training.recipes import LPFT
-from tlbook.training.run import check_split, mean_and_error, one_ctrl_c, set_head, state_of, training_dtype
+from tlbook.training.run import check_parts, check_split, mean_and_error, one_ctrl_c, set_head, state_of, training_dtype
 from tlbook.training.tried import Tried
 
 NONE = np.zeros(0, np.int64)
@@ -98,6 +98,7 @@ class Search:
         self.recipe, self.settings, self.objective = recipe, settings, objective
         self.dtype = training_dtype(backbone.device, precision)
         self.processes = processes.join(backbone.device)
+        check_parts(data, split)
         self.pool = np.sort(np.concatenate([split.train, split.val]).astype(np.int64))
         check_split(data, Split(self.pool, NONE, split.test))
         copy.deepcopy(backbone).fit_to(read_input(data, int(self.pool[0])))  # or an error, before anything is computed
@@ -124,11 +125,13 @@ class Search:
         self._say(f"{'what was tried':<36} {'log loss':>8}  {'95 % interval':<16} {'AUC':>5} {'seconds':>8}")
         kept, stopped = Probe(), ""
         try:
-            for candidate in self._candidates():
+            for candidate in self._probes():
+                self._try(candidate)
+            self._note_the_last_doubling()
+            for candidate in self._fine_tunings():
                 self._try(candidate)
             kept = self._simplest()
             self._say_what_is_kept(kept)
-            self._note_the_last_doubling()
             found = self._fine_tune_all(kept) if isinstance(kept, FineTuning) else None
         except _Stopped:
             found, stopped = None, "Ctrl-C"
@@ -146,6 +149,7 @@ class Search:
                 self.pool[self.judged],
                 self.held_out[kept][self.judged],
                 None if far is None else far[self.judged],
+                self.part.labels[self.judged],
             )
         return replace(found, tried=tuple(self.tried), held_out=held_out, stopped=stopped or found.stopped)
 
@@ -153,7 +157,7 @@ class Search:
 
     def _folds(self):
         """(splits of the pool, mask of the examples that can be judged, why nothing can)."""
-        part, K = self.part, len(self.data.class_names)
+        part = self.part
         units, what = (len(part), "examples") if part.groups is None else (len(np.unique(part.groups)), "groups")
         if units < 3:
             return [], np.zeros(len(part), bool), f"{units} {what} to learn from are too few to hold some out"
@@ -161,18 +165,24 @@ class Search:
         folds = part.folds(min(self.recipe.folds, units), by=by, seed=self.settings.seed)
         judged = np.zeros(len(part), bool)
         for fold in folds:  # a class that no other fold has cannot be predicted by anything
-            judged[fold.test] = np.bincount(part.labels[fold.train], minlength=K)[part.labels[fold.test]] > 0
+            judged[fold.test] = self._weight_of_classes(fold.train)[part.labels[fold.test]] > 0
         alone = "" if judged.any() else f"each class is in one of the {what} alone: none can be held out"
         return folds, judged, alone
 
-    def _candidates(self):
-        """The candidates in the order in which they are tried: what costs least first, then what promises most."""
+    def _weight_of_classes(self, rows):
+        """(K,) how much each class weighs among these rows: 0 is a class that cannot be learned from them."""
+        return np.bincount(self.part.labels[rows], self.weight[rows], len(self.data.class_names))
+
+    def _probes(self):
+        """The probes in the order in which they are tried: what costs least first."""
         yield Probe()
         if len(self.stages) > 1:
             yield Probe(self.stages[:1])
             yield Probe(self.stages)
         if self.backbone.kind == "images" and "hflip" in self.backbone.views:
             yield Probe(mirrored=True)
+
+    def _fine_tunings(self):
         for lr in self.recipe.rates:
             yield FineTuning(lr)
         tuned = [c for c in self.held_out if isinstance(c, FineTuning)]
@@ -232,11 +242,13 @@ class Search:
         order = sorted((c for c in self.held_out if isinstance(c, kind)), key=_complexity)
         if not order:
             return Probe()
-        best = self._best(order)
+        best, least = self._best(order), math.inf  # the lowest loss of a simpler one
         for candidate in order:
+            loss, _ = self._mean_and_error(self._losses(candidate))
             behind, error = self._mean_and_error(self._losses(candidate) - self._losses(best))
-            if behind <= error:
+            if behind <= error and loss <= least:
                 return candidate
+            least = min(least, loss)
 
     def _best(self, candidates):
         return min(candidates, key=lambda c: self._mean_and_error(self._losses(c))[0])
@@ -302,11 +314,14 @@ class Search:
         if not probes or self._seconds_left() < 0:
             return
         probe = self._best(probes)
-        p = np.zeros_like(self.held_out[probe])
+        p, halves = np.zeros_like(self.held_out[probe]), [self._half(fold.train) for fold in self.folds]
+        for fold, half in zip(self.folds, halves, strict=True):
+            if ((self._weight_of_classes(half) == 0) & (self._weight_of_classes(fold.train) > 0)).any():
+                return  # a class that stands in one group alone: without it the loss would tell of that
         try:
-            for i, fold in enumerate(self.folds):
-                p[fold.test] = self._probe_fold(probe, Split(self._half(fold.train), NONE, fold.test), i)
-        except _CannotJudge:  # no half of a class that one group has, say
+            for i, (fold, half) in enumerate(zip(self.folds, halves, strict=True)):
+                p[fold.test] = self._probe_fold(probe, Split(half, NONE, fold.test), i)
+        except _CannotJudge:
             return
         half = self._losses_of(tempered(p, self._temperature_of(p)))
         gained, low, high = self._mean_and_interval(half - self._losses(probe))
@@ -373,7 +388,7 @@ class Search:
                 raise
             raise _Stopped from None
         pressed = self._in_any(pressed)
-        if found.stopped == "Ctrl-C" or pressed and name != "all":
+        if found.stopped == "Ctrl-C" or pressed and not name.endswith("all"):
             raise _Stopped
         if found.stopped:
             raise _CannotJudge(f"not judged: {found.stopped}")
@@ -388,7 +403,7 @@ class Search:
     def _fine_tune_all(self, candidate):
         """The fine-tuning of train and val; no part is left to choose an epoch by, as in the folds."""
         try:
-            return self._fine_tune(candidate, Split(self.pool, NONE, self.split.test), "all")
+            return self._fine_tune(candidate, Split(self.pool, NONE, self.split.test), f"{candidate}, all")
         except _CannotJudge as error:
             self._say(f"The fine-tuning of all of train and val failed, and the best probe is kept. {error}")
             return None
@@ -413,7 +428,7 @@ class Search:
     def _cannot_gain(self):
         """Why fine-tuning cannot be judged, or cannot win; "" where it can."""
         classes = np.arange(len(self.data.class_names))
-        lacking = [k for fold in self.folds for k in np.setdiff1d(classes, self.part.labels[fold.train])]
+        lacking = [k for fold in self.folds for k in classes[self._weight_of_classes(fold.train) == 0]]
         if lacking:
             return f"not tried: {self.data.class_names[lacking[0]]} is in one fold alone"
         if Probe() not in self.held_out:
@@ -438,16 +453,19 @@ class Search:
 
     def _measure_step(self):
         """How long a step of fine-tuning takes: the median of three, of a copy, after one to warm up."""
-        rows, seconds = self.pool[: math.ceil(self.settings.batch_size / self.settings.accumulate)], []  # what fits
+        share = self.settings.accumulate * self.processes.size  # a process takes in one forward pass what fits
+        rows, seconds = self.pool[: math.ceil(self.settings.batch_size / share)], []
         model = copy.deepcopy(self.backbone).eval()
         model.reset_head(len(self.data.class_names))
         batch = model.prepare([read_input(self.data, int(i)) for i in rows])
         for _ in range(4):
             began = time.monotonic()
-            model(batch).float().logsumexp(1).sum().backward()
+            with torch.autocast(self.backbone.device.type, self.dtype, enabled=self.dtype != torch.float32):
+                z = model(batch)
+            z.float().logsumexp(1).sum().backward()
             model.head.weight.grad.sum().item()  # waits for the device
             seconds.append(time.monotonic() - began)
-        return float(np.median(seconds[1:])) * self.settings.batch_size / len(rows)
+        return float(np.median(seconds[1:])) * self.settings.batch_size / len(rows) / self.processes.size
 
     # What is kept on disk, and what is said
 
@@ -502,8 +520,8 @@ class Search:
             probe = self._best([c for c in self.held_out if isinstance(c, Probe)])
             of = {row.name: row.log_loss for row in self.tried}
             self._say(
-                f"Fine-tuning is ahead, by more than a standard error: a log loss of {of[str(kept)]:.3f}, and "
-                f"{of[str(probe)]:.3f} of {probe}"
+                f"Fine-tuning is ahead: a log loss of {of[str(kept)]:.3f}, and {of[str(probe)]:.3f} of {probe}; no "
+                "probe is within one standard error of the best"
             )
 
 

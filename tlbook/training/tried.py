@@ -41,6 +41,7 @@ def card_of_tried(rows, markdown):
             lines += [f"| {name} | {markdown(row['note'])} | | | |"]
             continue
         interval = f"{row['low']:.3f} … {row['high']:.3f}"
-        lines += [f"| {name} | {row['log_loss']:.3f} | {interval} | {row['auc']:.3f} | {row['seconds']:.1f} |"]
+        auc = "–" if row["auc"] is None else f"{row['auc']:.3f}"  # the judged ones are of one class
+        lines += [f"| {name} | {row['log_loss']:.3f} | {interval} | {auc} | {row['seconds']:.1f} |"]
     notes = [f"{row['name']}: {row['note']}." for row in rows if row["note"] and row["log_loss"] is not None]
     return [*lines, "", *(f"{markdown(note)}\n" for note in notes)]
