@@ -128,8 +128,8 @@ def test_what_the_last_doubling_of_the_groups_took_off_stands_in_the_row_of_the_
 
 
 def test_where_all_judged_examples_are_of_one_class_the_card_has_no_auc_and_is_whole():
-    row = {"name": "probe", "kept": True, "log_loss": 0.5, "low": 0.4, "high": 0.6, "auc": None}
-    assert "| **probe** (kept) | 0.500 | 0.400 … 0.600 | – | 1.0 |" in card_of_tried([row | {"seconds": 1.0, "note": ""}], str)
+    row = {"name": "probe", "kept": True, "log_loss": 0.5, "low": 0.4, "high": 0.6, "auc": None, "note": ""}
+    assert "| **probe** (kept) | 0.500 | 0.400 … 0.600 | – | 1.0 |" in card_of_tried([row | {"seconds": 1.0}], str)
 
 
 def test_no_doubling_is_told_where_the_half_lacks_a_class_or_the_clock_has_run_out(capsys):
