@@ -1,6 +1,7 @@
 """What several test modules share."""
 
 import os
+import signal
 from pathlib import Path
 
 import nbformat
@@ -9,6 +10,10 @@ import torch
 
 # `make test` empties this folder first; plain `pytest` uses it again. The reader's own cache stays out of it.
 os.environ.setdefault("TLBOOK_CACHE", str(Path(__file__).parents[1] / "build" / "test-cache"))
+
+# A shell without job control starts what it puts in the background deaf to Ctrl-C, and tests press it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
