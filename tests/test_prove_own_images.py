@@ -22,7 +22,8 @@ from tlbook.training import checkpoints
 pytestmark = [pytest.mark.prove, pytest.mark.skipif(os.name == "nt", reason="signals differ")]
 
 MANY, FEW = 100_000, 2_000
-WHOLE = {"model.safetensors", "model.json", "README.md", "confusion_matrix.png", "worst_mistakes.png"}
+WHOLE = {"model.safetensors", "model.json", "decisions.safetensors", "README.md"}
+WHOLE |= {"confusion_matrix.png", "worst_mistakes.png"}
 
 
 def write_images(root, n):
