@@ -256,8 +256,8 @@ def finetune(
     with torch.random.fork_rng([backbone.device] if backbone.device.type == "cuda" else []):
         if isinstance(recipe, Auto):
             fit = partial(finetune, backbone, data, objective=objective, precision=precision, **asdict(settings))
-            what = (backbone, data, split, recipe, objective, settings, precision, checkpoint, resume)
-            return _in_hand(Search(fit, *what).run())
+            search = Search(fit, backbone, data, split, recipe, objective, settings, precision, checkpoint, resume)
+            return _in_hand(search.run())
         start = {"precision": precision, "checkpoint": checkpoint, "resume": resume}
         run = Run(backbone, data, split, recipe, objective, settings, **start)
         with memory_kept(run.device), one_ctrl_c(run.interrupts):

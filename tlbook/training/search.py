@@ -309,7 +309,10 @@ class Search:
             raise _CannotJudge(f"not judged: {error}") from None
 
     def _note_the_last_doubling(self):
-        """Add to the best probe's row what it loses where each fold learns from half: would more examples help?"""
+        """Add to the best probe's row what it loses where each fold learns from half: would more examples help?
+
+        It was the best of a few on these very examples, which flatters it, and so the gain, a little.
+        """
         probes = [c for c in self.held_out if isinstance(c, Probe)]
         if not probes or self._seconds_left() < 0:
             return
