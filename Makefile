@@ -53,6 +53,7 @@ bench-long: .venv/bench.installed
 	$(BIN)/python benchmarks/lesson_06.py
 	$(BIN)/python benchmarks/lesson_01.py
 	$(BIN)/python benchmarks/small_data.py
+	$(BIN)/python benchmarks/own_data.py
 	$(BIN)/python benchmarks/fine_tuning.py peers
 	$(BIN)/python benchmarks/fine_tuning.py recipes
 	$(BIN)/python benchmarks/fine_tuning.py paper

@@ -1,7 +1,7 @@
 """The command's default on small data sets, beside its own probe, the PyTorch tutorial's loop and fastai.
 
-    python benchmarks/own_data.py                     # goes on where an earlier run has stopped
-    python benchmarks/own_data.py --seeds 5 --side 160   # hours
+    python benchmarks/own_data.py            # two hours on one core; goes on after the last row that is recorded
+    python benchmarks/own_data.py --table    # the rows that are recorded, as a table
 
 Every arm has the same weights (EfficientNet-Lite0), pixels and split, and may learn from all but the test part: auto
 and the probe from train and val together; the tutorial's loop and fastai choose by val (the epoch; the learning rate),
@@ -11,6 +11,7 @@ out where it is not installed. The sets are those of ``benchmarks/small_data.py`
 
 import argparse
 import importlib.util
+import itertools
 import json
 import os
 import tempfile
@@ -167,27 +168,45 @@ def row_of(name, seed, data, split, fits):
     return row
 
 
-if __name__ == "__main__":
+def table(runs):
+    """Of each set and arm: mean scores and seconds over seeds, and in how many seeds auto is clearly better or worse."""
+    for name in dict.fromkeys(row["data"] for row in runs):
+        rows = [row for row in runs if row["data"] == name]
+        print(f"{name}: {len(rows)} seeds, {rows[0]['examples']} examples, {rows[0]['classes']} classes")
+        for arm in (arm for arm in ARMS if arm in rows[0]):
+            means = "  ".join(f"{m} {np.mean([row[arm][m] for row in rows]):.3f}" for m in METRICS)
+            line = f"  {arm:<9} {means}  {np.median([row[arm]['seconds'] for row in rows]):6.1f} s"
+            if arm != "auto":
+                gaps = [row[arm]["auto − it, accuracy"] for row in rows]
+                line += f"  auto better in {sum(g[1] > 0 for g in gaps)}, worse in {sum(g[2] < 0 for g in gaps)}"
+            print(line)
+
+
+def main():
     a = argparse.ArgumentParser()
     a.add_argument("--data", nargs="*", default=list(DATA))
-    a.add_argument("--seeds", type=int, default=2)
+    a.add_argument("--seeds", type=int, default=5)
     a.add_argument("--side", type=int, default=64)
     a.add_argument("--minutes", type=float, default=10)
-    a.add_argument("--arms", nargs="*", default=list(ARMS))
+    a.add_argument("--table", action="store_true")
     o = a.parse_args()
-    arms = [arm for arm in o.arms if arm != "fastai" or importlib.util.find_spec("fastai")]
-    kept_as = {arm: f"auto_{o.minutes:g}" if arm == "auto" else arm for arm in arms}  # its clock is part of it
-    options = f"--data {' '.join(o.data)} --seeds {o.seeds} --side {o.side} --minutes {o.minutes:g}"
-    made = about(f"python benchmarks/own_data.py {options}") | {"lines that a user writes": LINES, "runs": []}
-    for seed in range(o.seeds):
-        for name in o.data:
-            data = small_data.dataset(name, seed, o.side)
-            split = data.split(by="random" if data.groups is None else "group", seed=seed)
-            place = FITS / f"{name}_{o.side}_{seed}"
-            fits = {
-                arm: kept(place / f"{kept_as[arm]}.json", partial(fit, arm, data, split, seed, o.minutes))
-                for arm in arms
-            }
-            made["runs"].append(row_of(name, seed, data, split, fits))
-            print(json.dumps(made["runs"][-1], ensure_ascii=False), flush=True)
-            RESULT.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n")
+    record = {"lines that a user writes": LINES, "runs": json.loads(RESULT.read_text())["runs"]}
+    recorded = {(row["data"], row["seed"], row["side"], row["minutes"]) for row in record["runs"]}
+    arms = [arm for arm in ARMS if arm != "fastai" or importlib.util.find_spec("fastai")]
+    for seed, name in itertools.product(range(o.seeds), o.data):
+        if o.table or (name, seed, o.side, o.minutes) in recorded:
+            continue
+        data = small_data.dataset(name, seed, o.side)
+        split = data.split(by="random" if data.groups is None else "group", seed=seed)
+        place = FITS / f"{name}_{o.side}_{seed}_{o.minutes:g}"
+        fits = {arm: kept(place / f"{arm}.json", partial(fit, arm, data, split, seed, o.minutes)) for arm in arms}
+        made = about("python benchmarks/own_data.py")
+        row = row_of(name, seed, data, split, fits) | {"side": o.side, "minutes": o.minutes, "made": made}
+        record["runs"].append(row)
+        RESULT.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+        table([row])
+    table(record["runs"])
+
+
+if __name__ == "__main__":
+    main()
