@@ -169,7 +169,7 @@ def row_of(name, seed, data, split, fits):
 
 
 def table(runs):
-    """Of each set and arm: mean scores and seconds over seeds, and in how many seeds auto is clearly better or worse."""
+    """Of each set and arm: mean scores and seconds over seeds, and how often auto is clearly better or worse."""
     for name in dict.fromkeys(row["data"] for row in runs):
         rows = [row for row in runs if row["data"] == name]
         print(f"{name}: {len(rows)} seeds, {rows[0]['examples']} examples, {rows[0]['classes']} classes")
