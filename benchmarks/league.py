@@ -1,13 +1,13 @@
 """The league table: every method of the course at one size, on folds in which all 44 panels are held out.
 
-    python benchmarks/league.py            # hours on two cores; goes on where it was cut
+    python benchmarks/league.py            # two hours on one core; goes on where it was cut
     python benchmarks/league.py --table    # the table of what is fitted so far, and the figure
 
 All methods see the same images, folds, flips and training seeds. Each chooses its learning rate by the loss on
 validation panels held out of the training part, from three rates, with the first seed; the other seeds take that rate.
 Gradual unfreezing gets the epochs that it needs to free all stages, training from scratch enough to reach its plateau:
-validation chooses the epoch of every method. Fits are kept in build/league as they end: remove that folder to start
-anew.
+validation chooses the epoch of every method. Fits are kept in results/league as they end, with what they say of every
+cell, so that the table can be made again without them: remove that folder to start anew.
 
 Writes benchmarks/results/league.json and league.png: the mean AUC over seeds of each method with its interval over
 panels (which leaves out the seeds: their standard deviation stands beside it), and paired differences to the probe and
@@ -29,8 +29,8 @@ from tlbook.evaluation import _draws, _interval
 from tlbook.training.recipes import LPFT, Full, Gradual, Head, Surgical
 
 HERE = Path(__file__).parent
-FITS = HERE.parent / "build" / "league"
-SIZE, EPOCHS, FOLDS, SEEDS = 96, 5, 4, (0, 1, 2)
+FITS = HERE / "results" / "league"
+SIZE, EPOCHS, FOLDS, SEEDS = 64, 5, 2, (0, 1, 2)
 LORA = {"rank": 4, "alpha": 8, "targets": [r"model\.blocks\.[56]\..*conv_pwl?", r"model\.conv_head"]}
 METHODS = {  # name: (recipe, objective, epochs, learning rates); the probe has none of these to choose
     "head": (Head(), None, EPOCHS, (1e-4, 3e-4, 1e-3)),
@@ -40,7 +40,7 @@ METHODS = {  # name: (recipe, objective, epochs, learning rates); the probe has 
     "gradual": (Gradual(), None, 12, (3e-5, 1e-4, 3e-4)),
     "LP-FT": (LPFT(), None, EPOCHS, (3e-5, 1e-4, 3e-4)),
     "LoRA": (LPFT(until="blocks.4"), None, EPOCHS, (3e-4, 1e-3, 3e-3)),
-    "from scratch": (Full(head_multiplier=1.0), None, 60, (3e-4, 1e-3, 3e-3)),
+    "from scratch": (Full(head_multiplier=1.0), None, 30, (3e-4, 1e-3, 3e-3)),
 }
 
 
@@ -61,10 +61,9 @@ def fit(method, data, fold, lr, seed):
     begin = time.perf_counter()
     how = {"recipe": recipe, "objective": objective, "epochs": epochs, "lr": lr, "augment": "flips", "seed": seed}
     found = tl.finetune(start_of(method, seed), data, fold, **how)
-    seconds = time.perf_counter() - begin
     moved = sum(p.numel() for n, p in found.model.named_parameters() if not torch.equal(p, found.start[n]))
     p, val_loss = found.predict(data.subset(fold.test)), found.history[found.epoch]["val loss"]
-    return {"p": p.tolist(), "val loss": val_loss, "epoch": found.epoch, "seconds": seconds, "moved": moved}
+    return fit_of(p, begin, found.epoch, moved) | {"val loss": val_loss}
 
 
 def probe(data, fold):
@@ -72,7 +71,13 @@ def probe(data, fold):
     features = tl.extract(tl.load_backbone(), data)
     found = tl.linear_probe(features, fold)
     p = found.predict_proba(np.asarray(features.X[fold.test]))
-    return {"p": p.tolist(), "epoch": 0, "seconds": time.perf_counter() - begin, "moved": found.coef.size + 1}
+    return fit_of(p, begin, 0, found.coef.size + 1)
+
+
+def fit_of(p, begin, epoch, moved):
+    """What is kept: of two classes the probability of the second is enough."""
+    seconds = round(time.perf_counter() - begin, 1)
+    return {"epoch": epoch, "seconds": seconds, "moved": moved, "p": p[:, 1].round(5).tolist()}
 
 
 def of_method(method, data, folds):
@@ -101,10 +106,8 @@ def of_method(method, data, folds):
 def judge(fits, data, folds):
     """(AUC of each seed, draws of their mean over panels, within-panel AUC of each seed)"""
     index = np.concatenate([fold.test for fold in folds])
-    judged = [
-        tl.evaluate(np.concatenate([f["p"] for f in of_seed]), data.labels[index], groups=data.groups[index])
-        for of_seed in fits.values()
-    ]
+    ps = [np.concatenate([f["p"] for f in of_seed]) for of_seed in fits.values()]
+    judged = [tl.evaluate(np.stack([1 - p, p], 1), data.labels[index], groups=data.groups[index]) for p in ps]
     draws = [_draws(e.probabilities, e.labels, e.sample_weight, e.groups, 2000, 0)["auc"] for e in judged]
     return [e.auc for e in judged], np.mean(draws, axis=0), [e.within_group_auc for e in judged]
 
