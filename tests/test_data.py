@@ -436,6 +436,9 @@ def test_torchvision_datasets_are_taken_as_they_are():
     assert isinstance(image, PIL.Image.Image) and label == int(fake[4][1])
     assert data.name == "FakeData" and data.fingerprint == from_dataset(fake, class_names=tuple("abc")).fingerprint
     assert from_dataset(fake, fingerprint="fake 1").fingerprint != data.fingerprint
+    unreadable = from_dataset([(object(), 0), (object(), 1), (object(), 1)], fingerprint="mine")
+    parts = [unreadable.subset(index).fingerprint for index in ([0, 1], [1, 2], [1, 0], [0, 1])]
+    assert len(set(parts)) == 3 and parts[0] == parts[3]
 
 
 def test_torchvisions_own_data_are_taken_from_a_mirror_without_the_network(monkeypatch, tmp_path):

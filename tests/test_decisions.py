@@ -111,7 +111,8 @@ def test_examples_like_those_of_validation_are_called_strange_as_often_as_is_sai
     assert (near_one.known(-elsewhere) < 0.05).all()
 
 
-def test_the_distance_is_that_of_the_kth_nearest():
+def test_the_distance_is_that_of_the_kth_nearest(monkeypatch):
+    monkeypatch.setattr(decisions, "AT_ONCE", 7)  # of the 30
     rng = np.random.default_rng(0)
     X, bank = rng.normal(size=(30, 5)), rng.normal(size=(50, 5))
     unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (X, bank)]

@@ -156,6 +156,7 @@ def test_soft_targets_that_make_no_sense_are_an_error(wrong, says):
         ({"teacher": ANSWERS[:5]}, r"48 × 2 probabilities, got \(5, 2\)"),
         ({"objective": tl.Objective(soft_targets=ANSWERS)}, "soft_targets of its own"),
         ({"labelled": [0, 1], "recipe": "lp_ft"}, "need all labels"),
+        ({"recipe": "auto"}, "learns from val too, of which the teacher says nothing"),
         ({"labelled": [0, 1], "objective": tl.Objective(class_weight="balanced")}, "need all labels"),
     ],
 )

@@ -148,6 +148,12 @@ def test_within_group_auc_is_the_mean_over_groups_that_hold_both_classes():
     assert np.isnan(tl.evaluate(p, y).within_group_auc)
 
 
+def test_a_group_that_has_one_class_of_any_weight_is_no_group_of_two():
+    p, y, groups = np.array([0.2, 0.8, 0.6, 0.4]), [0, 1, 0, 1], list("aabb")
+    found = tl.evaluate(np.stack([1 - p, p], 1), y, groups=groups, sample_weight=[1, 1, 1, 0])
+    assert found.within_group_auc == 1
+
+
 def test_a_single_class_has_no_auc():
     found = tl.evaluate([[0.9, 0.1], [0.6, 0.4]], [0, 0])
     assert np.isnan(found.auc) and np.isnan(found.interval["auc"]).all()

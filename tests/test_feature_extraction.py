@@ -5,8 +5,10 @@ import errno
 import multiprocessing
 import os
 import platform
+import resource
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -197,6 +199,25 @@ def test_a_damaged_file_of_the_cache_is_computed_anew(backbone, data, own_cache,
     (path,) = own_cache.glob("*.npy")
     path.write_bytes(path.read_bytes()[:-4] if damage is None else damage)
     assert np.array_equal(tl.extract(backbone, data).X, whole)
+
+
+def test_features_of_the_cache_that_belong_to_another_user_are_used(backbone, data, own_cache, passes, monkeypatch):
+    def refused(*_):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    whole = np.array(tl.extract(backbone, data).X)
+    passes.clear()
+    monkeypatch.setattr(os, "utime", refused)
+    assert np.array_equal(tl.extract(backbone, data).X, whole) and not passes
+
+
+def test_the_files_that_were_not_used_for_longest_leave_the_cache(tmp_path):
+    for i, name in enumerate(["used.bin", "old.bin", "older.bin", "of_another_kind.npy"]):
+        (tmp_path / name).write_bytes(bytes(10))
+        os.utime(tmp_path / name, (1000 - i, 1000 - i))
+    cache.note_use(tmp_path / "older.bin")
+    cache.trim(tmp_path, ".bin", limit=20)
+    assert {path.name for path in tmp_path.iterdir()} == {"used.bin", "older.bin", "of_another_kind.npy"}
 
 
 def test_a_full_disk_is_said_before_anything_is_computed(backbone, data, own_cache, passes, monkeypatch):
@@ -430,6 +451,23 @@ def test_saved_features_come_back(backbone, data, tmp_path, groups):
     assert np.array_equal(back.X, features.X) and np.array_equal(back.y, features.y)
     assert back.blocks == features.blocks
     assert (back.groups is None) if groups is None else back.groups.tolist() == groups.tolist()
+
+
+def test_saved_features_are_as_readable_as_any_file_and_a_full_disk_is_an_error_of_the_system(backbone, data, tmp_path):
+    features, before = tl.extract(backbone, data), os.umask(0o027)
+    try:
+        features.save(tmp_path / "f.safetensors")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "f.safetensors").stat().st_mode) == 0o640
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # no file may grow longer
+    try:
+        with pytest.raises(OSError, match="takes 0 MB"):
+            features.save(tmp_path / "g.safetensors")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in tmp_path.iterdir()] == ["f.safetensors"]
 
 
 @pytest.mark.parametrize("damage", ["truncated", "other", "text"])

@@ -47,6 +47,17 @@ def test_openvino_gives_the_features_of_the_plain_pass_in_every_stage(name, dtyp
         assert z.dtype == torch.float32 and (z - plain).norm() <= tolerance * plain.norm(), stage
 
 
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+def test_outputs_are_gathered_in_order_as_one_tensor(engine, monkeypatch):
+    monkeypatch.setenv("TLBOOK_ENGINE", engine)
+    b = backbone()
+    batches = [batch(b, n, seed=n) for n in (5, 5, 3)]
+    found = forward.gathered(b, iter(batches), 20)
+    with torch.inference_mode():
+        assert torch.allclose(found, b(torch.cat(batches)), atol=0.1) and found.shape[0] == 13
+    assert forward.gathered(b, [], 20).numel() == 0
+
+
 def test_batches_come_back_in_their_order_and_a_smaller_last_one_is_cut():
     b = backbone()
     batches = [batch(b, n, seed=n) for n in (5, 5, 5, 5, 3)] + [batch(b, 5, seed=9)[..., :20, :24]]

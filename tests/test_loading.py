@@ -15,3 +15,6 @@ def test_an_input_that_cannot_be_read_is_named():
     data = Dataset(inputs, DATA.labels, DATA.class_names)
     with pytest.raises(ValueError, match=f"example {SPLIT.train[3]} cannot be read"):
         tl.finetune(tiny(), data, SPLIT, **FAST)
+    part = data.subset([0, SPLIT.train[3]]).subset([1])
+    with pytest.raises(ValueError, match=f"example {SPLIT.train[3]} cannot be read"):
+        tl.extract(tiny(), part, cache=False)

@@ -120,6 +120,29 @@ def test_a_start_that_is_good_is_not_lost_to_a_loss_that_diverges():
     assert all(torch.equal(tensor, found.start[name]) for name, tensor in found.model.state_dict().items())
 
 
+def test_a_run_without_validation_keeps_its_weights_through_a_loss_that_diverges_also_when_it_was_resumed(
+    tmp_path, monkeypatch
+):
+    rate, options = fine_tuning.schedule, FAST | {"recipe": "full", "epochs": 3, "lr": 1e-3}
+    monkeypatch.setattr(fine_tuning, "schedule", lambda step, steps: 1e9 if step > 5 else rate(step, steps))
+    with pytest.warns(UserWarning, match="the weights are those of epoch"):
+        whole = tl.finetune(tiny(), DATA, NO_VAL, **options)
+    assert whole.epoch > 0
+
+    def killed(self, epoch):
+        end_epoch(self, epoch)
+        raise SystemExit
+
+    end_epoch = run.Run.end_epoch
+    monkeypatch.setattr(run.Run, "end_epoch", killed)
+    with pytest.raises(SystemExit):
+        tl.finetune(tiny(), DATA, NO_VAL, **options, checkpoint=tmp_path)
+    monkeypatch.setattr(run.Run, "end_epoch", end_epoch)
+    with pytest.warns(UserWarning, match="the weights are those of epoch"):
+        resumed = tl.finetune(tiny(), DATA, NO_VAL, **options, checkpoint=tmp_path, resume=True)
+    assert same(whole, resumed) and resumed.epoch == whole.epoch
+
+
 def test_numbers_that_mean_the_same_are_taken():
     a = tl.finetune(tiny(), DATA, SPLIT, **(FAST | {"epochs": 3.0, "batch_size": np.int64(8)}), clip=None)
     assert same(a, tl.finetune(tiny(), DATA, SPLIT, **FAST, clip=math.inf))

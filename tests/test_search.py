@@ -217,8 +217,8 @@ def test_a_candidate_that_is_too_sure_is_judged_and_kept_less_sure(monkeypatch):
     probe_fold, tried = Search._probe_fold, {}
     for sure in (5, 10):
 
-        def too_sure(self, candidate, fold, i, sure=sure):
-            return search.tempered(probe_fold(self, candidate, fold, i), 1 / sure)
+        def too_sure(self, candidate, fold, sure=sure):
+            return search.tempered(probe_fold(self, candidate, fold), 1 / sure)
 
         with monkeypatch.context() as patch:
             patch.setattr(Search, "_probe_fold", too_sure)
@@ -305,7 +305,7 @@ def test_what_does_not_fit_into_the_minutes_is_said_and_the_probe_always_is_trie
 
 
 def test_where_nothing_can_be_gained_fine_tuning_is_not_tried(monkeypatch):
-    monkeypatch.setattr(Search, "_probe_fold", lambda self, c, fold, i: np.eye(2)[self.part.labels[fold.test]])
+    monkeypatch.setattr(Search, "_probe_fold", lambda self, c, fold: np.eye(2)[self.part.labels[fold.test]])
     found = searched()
     assert found.tried[-1].note == "not tried: a probe is sure of every held-out example, and right"
     assert found.tried[0].kept

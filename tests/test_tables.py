@@ -115,6 +115,12 @@ def test_a_path_that_can_be_no_file_is_named_with_its_row(photos):
         tl.data.folder(write(photos / "labels.csv", rows))
 
 
+def test_a_table_of_texts_may_have_a_column_of_paths_of_its_own(tmp_path):
+    rows = [{"text": f"words {i}", "label": "ab"[i % 2], "path": f"letter {i}"} for i in range(8)]
+    data = tl.data.folder(write(tmp_path / "texts.csv", rows))
+    assert data.columns["path"].tolist() == [f"letter {i}" for i in range(8)]
+
+
 def test_columns_for_several_labels_are_refused_with_the_remedy(photos):
     rows = [{"path": row["path"], "cat": 1, "dog": 1} for row in rows_of(photos)]
     with pytest.raises(ValueError, match="has no column 'label', only path, cat, dog.*one data set for each"):
@@ -211,7 +217,7 @@ BAD_ARRAYS = {
         {"X": X, "y": np.vstack([np.eye(2, dtype=int)[Y[:7]], np.ones((9, 2), int)])},
         "row 7 of y has 2 labels. One label for each example.*one data set for each",
     ),
-    "twice": ({"X": X, "y": Y, "class_names": ["crane", "crane"]}, "holds 'crane' 2 times"),
+    "twice": ({"X": X, "y": Y, "class_names": ["crane", "crane", "ibis", "ibis"]}, "holds 'crane' 2 times"),
     "outside": ({"X": X, "y": np.where(np.arange(16) == 7, 5, Y), "class_names": ["a", "b"]}, "y is 5 in row 7"),
     "empty label": (
         {"X": X, "y": np.where(np.arange(16) == 7, "", np.array(["a", "b"])[Y])},

@@ -3,6 +3,7 @@
 import errno
 import math
 import os
+import re
 import shutil
 import time
 from contextlib import contextmanager, suppress
@@ -41,6 +42,29 @@ def atomic(path):
         part.unlink(missing_ok=True)
 
 
+def save_tensors(path, save_file, tensors, metadata):
+    """Write {name: array} by safetensors' ``save_file``, atomically, to a file as readable as any other.
+
+    Raises:
+        OSError: there is no room on the disk, or another of the system's reasons.
+    """
+    from safetensors import SafetensorError
+
+    with atomic(path) as part:
+        try:
+            save_file(tensors, part, metadata)
+        except SafetensorError as error:  # which wraps the system's errors
+            number = re.search(r"os error (\d+)", str(error))
+            if number is None:
+                raise
+            size = sum(tensor.nbytes for tensor in tensors.values()) / 1e6
+            reason = os.strerror(int(number[1]))
+            raise OSError(int(number[1]), f"{reason}: {path} takes {size:,.0f} MB") from None
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.chmod(part, 0o666 & ~umask())  # safetensors makes files that only their owner can read
+
+
 def only_one(path):
     """A lock that one process at a time holds, to compute the file ``path``; it ends with its holder."""
     from filelock import FileLock
@@ -66,7 +90,7 @@ class Growing:
         self.path, self.partial, self.processes = path, path.with_suffix(".partial"), processes
         self.marks_file = path.with_suffix(f".{kind}.done")
         if processes.is_first:
-            trim(path.parent)
+            trim(path.parent, ".npy")
             has_marks = self.marks_file.exists() and self.marks_file.stat().st_size == parts
             if not has_marks or stored_array(self.partial, shape) is None:
                 self.discard()
@@ -128,18 +152,24 @@ def stored_array(path, shape):
         X = np.load(path, mmap_mode="r")
         if X.shape != tuple(shape) or X.dtype != np.float32:
             raise ValueError(f"{X.shape} of {X.dtype}")
-        os.utime(path)  # used now: the oldest go first
-        return X
     except FileNotFoundError:
         return None
-    except (ValueError, EOFError, OSError):
+    except (ValueError, EOFError):
         path.unlink(missing_ok=True)
         return None
+    note_use(path)
+    return X
 
 
-def trim(folder, limit=LIMIT):
+def note_use(path):
+    """Say that a file is used now: the oldest go first."""
+    with suppress(OSError):  # another's file may be read, and not touched
+        os.utime(path)
+
+
+def trim(folder, suffix, limit=LIMIT):
     """Remove the files of ``folder`` that were not used for longest, until they take at most ``limit`` bytes."""
-    files = [(path.stat().st_mtime, path.stat().st_size, path) for path in folder.glob("*.npy")]
+    files = [(path.stat().st_mtime, path.stat().st_size, path) for path in folder.glob(f"*{suffix}")]
     total = sum(size for _, size, _ in files)
     for _, size, path in sorted(files):
         if total > limit:

@@ -153,11 +153,6 @@ def _check_is_writable(option, path):
         raise ValueError(f"{option} {path} cannot be written ({error.strerror}): choose another") from None
 
 
-def _list(problems):
-    """One a line, of at most twenty."""
-    return "\n  ".join([*problems[:20], *([f"… and {len(problems) - 20} more"] if len(problems) > 20 else [])])
-
-
 @app.command()
 def extract(
     folder: Folder,
@@ -269,11 +264,11 @@ def finetune(
             reserved.enter_context(_reserve(out, folder, checkpoint, resume))
             return _data_and_split(folder, groups, labels, skip, seed, augment)
 
-        data, split = _from_first(group, begin)
         if recipe != "auto" and ctx.get_parameter_source("minutes").name == "COMMANDLINE":
             raise ValueError(
                 f"--minutes is the clock of --recipe auto, and the recipe is {recipe}: leave one of them out"
             )
+        data, split = _from_first(group, begin)
         recipe = tlbook.recipes.Auto(minutes=minutes, photo=augment != "none") if recipe == "auto" else recipe
         options = {"recipe": recipe, "epochs": epochs, "lr": lr, "augment": None if augment == "none" else augment}
         if "weight" in data.columns:
@@ -427,7 +422,7 @@ def _save(found, out, data, split, trained, checkpoint):
     """Save the model, and then remove the checkpoint."""
     with _going_on_made_clear(checkpoint):
         evaluation = found.save(out, data=data, split=split, trained=trained)
-    shutil.rmtree(checkpoint)
+    shutil.rmtree(checkpoint, ignore_errors=True)  # Windows keeps the open file that `_reserve` removes
     typer.echo(f"{evaluation or 'Not scored'}\n\n{out}: see README.md")
 
 
@@ -499,21 +494,22 @@ def _prices(costs):
 
 def _files_of(path, skip, kind):
     """The files of a kind at a path that can be read; what is passed over is counted and named."""
+    from tlbook.data.folders import listed
     from tlbook.images import check, find, inputs_of
 
     paths = inputs_of(path, kind).paths
     others = find(path, kind.why_not)[1] if path.is_dir() else {}
     if others:
-        listed = _list([f"{other} {why}" for other, why in others.items()])
-        warnings.warn(f"{len(others)} files passed over:\n  {listed}", stacklevel=2)
+        lines = listed([f"{other} {why}" for other, why in others.items()])
+        warnings.warn(f"{len(others)} files passed over:\n  {lines}", stacklevel=2)
     good, problems = check(paths, kind.bits, kind.name)
     if problems:
-        listed = _list(problems)
+        lines = listed(problems)
         if path.is_file():
-            raise ValueError(listed)
+            raise ValueError(lines)
         if not skip or not good:
-            raise ValueError(f"{len(problems)} {kind.name} cannot be read:\n  {listed}\nRemove them, or pass --skip")
-        warnings.warn(f"{len(problems)} {kind.name} passed over:\n  {listed}", stacklevel=2)
+            raise ValueError(f"{len(problems)} {kind.name} cannot be read:\n  {lines}\nRemove them, or pass --skip")
+        warnings.warn(f"{len(problems)} {kind.name} passed over:\n  {lines}", stacklevel=2)
     return list(good)
 
 

@@ -17,11 +17,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize_scalar
 
+from tlbook.evaluation import checked
 from tlbook.table import Table
 
 FEWEST = 20  # validation examples to fit on
 BANK = 2000  # training examples that distances are measured to
 NEAREST = 10  # the k of the k-th nearest
+AT_ONCE = 1000  # examples whose distances are in memory together
 
 
 def temperature(probabilities, labels, sample_weight=None):
@@ -47,7 +49,7 @@ def temperature(probabilities, labels, sample_weight=None):
 
     Guo, Pleiss, Sun, Weinberger, On calibration of modern neural networks, ICML 2017, arXiv:1706.04599.
     """
-    p, labels = _check(probabilities, labels)
+    p, labels = checked(probabilities, labels)
     log_p, rows = np.log(p.clip(1e-12)), np.arange(len(p))
     weight = np.ones(len(p)) if sample_weight is None else np.asarray(sample_weight, dtype=float)
 
@@ -84,7 +86,7 @@ def reliability(probabilities, labels, bins=10):
     --------  -----  -----
           10  0.900  0.900
     """
-    p, labels = _check(probabilities, labels)
+    p, labels = checked(probabilities, labels)
     said, right = p.max(1), p.argmax(1) == labels
     parts = np.array_split(np.argsort(said, kind="stable"), max(1, min(bins, len(p) // 5)))
     return Table(
@@ -184,7 +186,9 @@ def distances(X, bank, k=NEAREST):
     array([0.   , 1.414], dtype=float32)
     """
     X, bank = _unit(X), _unit(bank)
-    similarity = np.sort(X @ bank.T, 1)[:, -min(k, len(bank))]
+    place = len(bank) - min(k, len(bank))
+    blocks = np.split(X, range(AT_ONCE, len(X), AT_ONCE))
+    similarity = np.concatenate([np.partition(block @ bank.T, place, axis=1)[:, place] for block in blocks])
     return np.sqrt((2 - 2 * similarity).clip(0))
 
 
@@ -247,7 +251,7 @@ def fit(probabilities, labels, X, bank, groups=None, coverage=0.9, far=None, see
     Raises:
         ValueError: fewer than `FEWEST` validation examples.
     """
-    p, labels = _check(probabilities, labels)
+    p, labels = checked(probabilities, labels)
     if len(p) < FEWEST:
         raise ValueError(f"{len(p)} validation examples are too few to calibrate on: at least {FEWEST} are needed")
     T = _temperature_that_is_needed(p, labels, groups)
@@ -278,14 +282,3 @@ def _temperature_that_is_needed(p, labels, groups):
         gain = np.bincount(of, gain) / np.bincount(of)
     is_sure = len(gain) > 1 and gain.mean() > gain.std(ddof=1) / np.sqrt(len(gain))
     return T if is_sure else 1.0
-
-
-def _check(probabilities, labels):
-    p, labels = np.asarray(probabilities, dtype=float), np.asarray(labels)
-    if p.ndim != 2 or labels.shape != p.shape[:1] or not len(p):
-        raise ValueError(
-            f"probabilities must be (N, K) and labels (N,) with N above 0, got {p.shape} and {labels.shape}"
-        )
-    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= p.shape[1]:
-        raise ValueError(f"labels must be integers in 0 … {p.shape[1] - 1}, got {np.unique(labels)[:10].tolist()}")
-    return p, labels

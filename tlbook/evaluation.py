@@ -120,11 +120,7 @@ def evaluate(probabilities, labels, *, groups=None, sample_weight=None, referenc
     >>> print(evaluate([[.9, .1], [.2, .8], [.6, .4], [.3, .7]], [0, 1, 1, 1]).auc)
     1.0
     """
-    p, y = np.asarray(probabilities, dtype=np.float64), np.asarray(labels)
-    if p.ndim != 2 or y.shape != p.shape[:1] or not len(y):
-        raise ValueError(f"probabilities must be (N, K) and labels (N,) with N above 0, got {p.shape} and {y.shape}")
-    if y.dtype.kind not in "iu" or y.min() < 0 or y.max() >= p.shape[1]:
-        raise ValueError(f"labels must be integers in 0 … {p.shape[1] - 1}, got {np.unique(y)[:10].tolist()}")
+    p, y = checked(probabilities, labels)
     if not np.isfinite(p).all() or (p < -1e-6).any() or np.abs(p.sum(1) - 1).max() > 1e-3:
         raise ValueError(
             "each row of probabilities must be finite, not negative, and sum to 1: pass a softmax, not logits"
@@ -154,6 +150,16 @@ def evaluate(probabilities, labels, *, groups=None, sample_weight=None, referenc
         groups=groups,
         sample_weight=w,
     )
+
+
+def checked(probabilities, labels):
+    """The same as arrays (N, K) and (N,), or a ValueError where they do not fit each other."""
+    p, y = np.asarray(probabilities, dtype=np.float64), np.asarray(labels)
+    if p.ndim != 2 or y.shape != p.shape[:1] or not len(y):
+        raise ValueError(f"probabilities must be (N, K) and labels (N,) with N above 0, got {p.shape} and {y.shape}")
+    if y.dtype.kind not in "iu" or y.min() < 0 or y.max() >= p.shape[1]:
+        raise ValueError(f"labels must be integers in 0 … {p.shape[1] - 1}, got {np.unique(y)[:10].tolist()}")
+    return p, y
 
 
 def compare(a, b, *, metric="auc", resamples=2000, seed=0):
@@ -282,5 +288,5 @@ def _within(p, y, w, groups):
     if groups is None:
         return float("nan")
     rows = [np.flatnonzero(groups == g) for g in np.unique(groups)]
-    aucs = [_metrics(p[r], y[r], w[None, r])["auc"][0] for r in rows if len(np.unique(y[r])) > 1]
+    aucs = [_metrics(p[r], y[r], w[None, r])["auc"][0] for r in rows if len(np.unique(y[r][w[r] > 0])) > 1]
     return float(np.mean(aucs)) if aucs else float("nan")

@@ -74,7 +74,11 @@ class Features:
         return Features(total, self.y, self.groups, {"sum": slice(0, total.shape[1])})
 
     def save(self, path):
-        """Write everything to one safetensors file; `load_features` reads it back."""
+        """Write everything to one safetensors file; `load_features` reads it back.
+
+        Raises:
+            OSError: there is no room on the disk, or another of the system's reasons.
+        """
         from safetensors.numpy import save_file
 
         arrays = {"X": np.ascontiguousarray(self.X), "y": self.y}
@@ -83,8 +87,7 @@ class Features:
         if self.groups is not None:
             names, arrays["groups"] = np.unique(self.groups, return_inverse=True)
             metadata["groups"] = json.dumps(names.tolist())
-        with disk.atomic(path) as part:
-            save_file(arrays, part, metadata)
+        disk.save_tensors(path, save_file, arrays, metadata)
 
 
 def load_features(path):

@@ -364,6 +364,8 @@ def distill(
 
     # Labels that are not there are not looked at
     recipe, objective = recipe_of(options.pop("recipe", "full")), Objective() if objective is None else objective
+    if isinstance(recipe, Auto):
+        raise ValueError("recipe 'auto' learns from val too, of which the teacher says nothing: give another recipe")
     if objective.soft_targets is not None:
         raise ValueError("objective has soft_targets of its own: those of tl.distill are the teacher's")
     if not labels[split.train].all() and (recipe.from_probe or objective.class_weight is not None):

@@ -58,8 +58,9 @@ def load(data, batches, backbones):
             for i, (x, *_) in zip(rows, read, strict=True):
                 first, shape = expected = expected or (i, x.shape)
                 if x.shape != shape:
+                    here, there = data.place(i), data.place(first)
                     raise ValueError(
-                        f"example {i} has shape {tuple(x.shape)}, example {first} {tuple(shape)}: resize them"
+                        f"example {here} has shape {tuple(x.shape)}, example {there} {tuple(shape)}: resize them"
                     )
             yield [b.collate(tensors) for b, tensors in zip(backbones, zip(*read, strict=True), strict=True)]
     finally:
@@ -71,4 +72,4 @@ def read_input(data, i, use=lambda x: x):
     try:
         return use(data[i][0])
     except Exception as error:
-        raise ValueError(f"example {i} cannot be read: {error}") from error
+        raise ValueError(f"example {data.place(i)} cannot be read: {error}") from error

@@ -12,12 +12,12 @@ have one row of W (the second class against the first), as in scikit-learn, so t
 """
 
 from dataclasses import dataclass, field
-from numbers import Integral, Real
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
+from tlbook.arguments import positive_number, whole_number
 from tlbook.data import Dataset
 from tlbook.evaluation import evaluate
 from tlbook.logistic import fit_path, held_out_path, principal_axes, standardise
@@ -81,10 +81,7 @@ def linear_probe(features, split, *, C=None, class_weight=None, sample_weight=No
     weight = _weights(features, split, sample_weight, class_weight)
     if len(np.unique(y[weight > 0])) < 2:
         raise ValueError(f"the training rows hold class {y[weight > 0][0]} only: a classifier needs at least two")
-    if C is not None and not (_is_number(C) and 0 < C < np.inf):
-        raise ValueError(f"C must be above 0 and finite, or None to choose it, got {C!r}")
-    if not (_is_number(folds, Integral) and folds >= 2):
-        raise ValueError(f"folds must be a whole number of at least 2, got {folds!r}")
+    C, folds = None if C is None else positive_number("C", C), whole_number("folds", folds, 2)
 
     # The path of C: each is judged by the log loss of the rows that were held out.
     blocks = list(features.blocks.values())
@@ -176,10 +173,6 @@ def _inner_folds(features, split, weight, folds, seed):
     return [part.test for part in inner], np.flatnonzero(judged)
 
 
-def _is_number(value, kind=Real):
-    return isinstance(value, kind) and not isinstance(value, (bool, np.bool_))
-
-
 def knn_probe(features, split, *, k=20, temperature=0.07):
     """Classify by the k most similar training examples.
 
@@ -189,10 +182,9 @@ def knn_probe(features, split, *, k=20, temperature=0.07):
     Lesson 03. Wu et al., Unsupervised feature learning via non-parametric instance discrimination, CVPR 2018.
     """
     X, y, K = _training_rows(features, split)
-    if not (_is_number(k, Integral) and 1 <= k <= len(y)):
-        raise ValueError(f"k must be a whole number between 1 and the {len(y)} training examples, got {k!r}")
-    if not (_is_number(temperature) and 0 < temperature < np.inf):
-        raise ValueError(f"temperature must be above 0 and finite, got {temperature!r}")
+    k, temperature = whole_number("k", k, 1), positive_number("temperature", temperature)
+    if k > len(y):
+        raise ValueError(f"k must be at most the number of training examples, {len(y)}, got {k}")
     Z, mean, deviation, _ = standardise(X, blocks=list(features.blocks.values()))
     mean, deviation = mean.to(Z), deviation.to(Z)
     bank = F.normalize(Z)

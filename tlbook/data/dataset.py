@@ -91,6 +91,13 @@ class Dataset:
             digest.update(_content(x))
         return digest.hexdigest()
 
+    def place(self, i):
+        """The position of example ``i`` in the data set that this is a part of: what an error names it by."""
+        inputs = self.inputs
+        while isinstance(inputs, _Picked):
+            i, inputs = int(inputs.index[i]), inputs.inputs
+        return i
+
     @property
     def reads_in_parallel(self):
         """Whether several threads may call ``data[i]``, and use what it returns, at once.
@@ -531,6 +538,11 @@ class _Picked:
 
     def __init__(self, inputs, index):
         self.inputs, self.index = inputs, index
+        if hasattr(inputs, "fingerprint"):
+            self.fingerprint = self._of_named_inputs
+
+    def _of_named_inputs(self):
+        return hashlib.sha256(self.inputs.fingerprint().encode() + self.index.astype(np.int64).tobytes()).hexdigest()
 
     @property
     def reads_in_parallel(self):

@@ -192,13 +192,17 @@ def _parts_of_a_split(root):
     return part_of
 
 
+def listed(problems):
+    """One a line, of at most twenty."""
+    return "\n  ".join([*problems[:20], *([f"… and {len(problems) - 20} more"] if len(problems) > 20 else [])])
+
+
 def raise_or_warn(root, problems, on_error):
     """An error that lists what is wrong in a folder or file, or a warning where ``on_error`` is "skip"."""
     if not problems:
         return
-    listed = "\n  ".join([*problems[:20], *([f"… and {len(problems) - 20} more"] if len(problems) > 20 else [])])
     if on_error == "raise":
         raise ValueError(
-            f"{len(problems)} problems in {root}:\n  {listed}\nMend or remove them, or pass on_error='skip'"
+            f"{len(problems)} problems in {root}:\n  {listed(problems)}\nMend or remove them, or pass on_error='skip'"
         )
-    warnings.warn(f"{len(problems)} problems in {root} passed over:\n  {listed}", stacklevel=3)
+    warnings.warn(f"{len(problems)} problems in {root} passed over:\n  {listed(problems)}", stacklevel=3)

@@ -45,7 +45,7 @@ def table(path, root=None, on_error="raise"):
         kind = _kind_of_paths(given)
         inputs = [root / x.strip() for x in given]
         bits, paths = _check_files(inputs, given, labels, root, kind, problems), [x.strip() for x in given]
-    columns |= {"path": np.array(paths), "bits": np.array(bits, np.uint64)}
+    columns = {"path": np.array(paths)} | columns | {"bits": np.array(bits, np.uint64)}
     return _dataset(path, problems, on_error, kind, inputs, labels, columns)
 
 
@@ -84,7 +84,7 @@ def arrays(path, on_error="raise"):
         twice = [name for name in order if order.count(name) > 1]
         if twice:
             raise ValueError(
-                f"{path}: class_names holds {twice[0]!r} {len(twice)} times: give each class a name of its own"
+                f"{path}: class_names holds {twice[0]!r} {order.count(twice[0])} times: give each class its own name"
             )
         labels = np.array(order)[y.astype(int)]
     for i in np.flatnonzero(labels == ""):

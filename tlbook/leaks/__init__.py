@@ -8,7 +8,7 @@ size, date, camera and place in the order, the outermost pixels, the group. Each
 import numpy as np
 
 from tlbook.data import Dataset
-from tlbook.evaluation import _draws, _interval, compare, evaluate
+from tlbook.evaluation import _draws, _effective_number, _interval, compare, evaluate
 from tlbook.leaks import doubts, look_alikes, readings
 from tlbook.leaks.facts import content_size, facts_of
 from tlbook.leaks.findings import LOOK, SERIOUS, Finding, Suspicions
@@ -115,8 +115,7 @@ class _Case:
         """The lower end of the interval of the AUC that holds for all questions together."""
         e = evaluation
         draws = _draws(e.probabilities, e.labels, e.sample_weight, e.groups, 2000, self.seed)["auc"]
-        n = len(e.labels) if e.groups is None else len(np.unique(e.groups))
-        return _interval(draws, n, 1 - 0.05 / self.questions)[0]
+        return _interval(draws, _effective_number(e.sample_weight, e.groups), 1 - 0.05 / self.questions)[0]
 
     def names(self, pairs, most=3):
         path = self.data.columns.get("path", np.arange(len(self.data)))
@@ -274,7 +273,7 @@ def _facts(case):
 def _judge_fact(case, fact, shown):
     """Add a finding where a fact alone predicts the label; the row's numbers."""
     p, found = readings.label_from(fact, case.y, case.held, case.seed)
-    scored = evaluate(p / p.sum(1, keepdims=True), case.y, groups=case.held, resamples=1)
+    scored = evaluate(p, case.y, groups=case.held, resamples=1)
     is_shown = shown.auc >= 0.5 + readings.MARGIN / 2 and case.is_sure(shown.p)
     if case.is_sure(found.p) and case.low(scored) > 0.5 + readings.MARGIN and not _is_content(case, fact, scored):
         is_name = fact.name.startswith("the order")
@@ -315,7 +314,7 @@ def _is_content(case, fact, scored):
     paths = [case.data.inputs.paths[i] for i in case.rows]
     needed = type(fact)(fact.name, np.array([float(content_size(path)) for path in paths]))
     p, _ = readings.label_from(needed, case.y, case.held, case.seed)
-    needs = evaluate(p / p.sum(1, keepdims=True), case.y, groups=case.held, resamples=1)
+    needs = evaluate(p, case.y, groups=case.held, resamples=1)
     return compare(scored, needs, resamples=1000).interval[0] <= 0.05
 
 

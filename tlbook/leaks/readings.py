@@ -9,7 +9,7 @@ from scipy.stats import norm, rankdata
 from tlbook.data import Dataset
 from tlbook.evaluation import evaluate
 from tlbook.feature_extraction import Features
-from tlbook.probes import linear_probe
+from tlbook.probes import cross_val_predict, linear_probe
 from tlbook.splits import Split
 
 PERMUTATIONS = 200
@@ -26,11 +26,11 @@ class Reading(NamedTuple):
 
 
 def folds_of(labels, groups, seed=0):
-    """Index arrays that share out the examples: four parts, or fewer where a class or the groups are few."""
+    """Splits that hold out each example once: four, or fewer where a class or the groups are few."""
     rarest = np.bincount(labels)[np.unique(labels)].min() if groups is None else len(np.unique(groups))
     data = Dataset(labels, labels, [str(k) for k in range(labels.max() + 1)], groups)
     by = "random" if groups is None else "group"
-    return [fold.test for fold in data.folds(int(min(4, max(2, rarest))), by=by, seed=seed)]
+    return data.folds(int(min(4, max(2, rarest))), by=by, seed=seed)
 
 
 def label_from(fact, labels, groups=None, seed=0):
@@ -48,8 +48,7 @@ def label_from(fact, labels, groups=None, seed=0):
     """
     rng, K = np.random.default_rng(seed), labels.max() + 1
     near = []
-    for test in folds_of(labels, groups, seed):
-        train = np.setdiff1d(np.arange(len(labels)), test)
+    for train, _, test in folds_of(labels, groups, seed):
         near.append((test, train, *_near(fact, train, test)))
 
     def predict(labels):
@@ -158,18 +157,13 @@ def fact_from_features(fact, nearest, labels, seed=0):
 
 def scores_of(X, labels, groups=None, C=None):
     """(N, K) probabilities of each example from the linear probe that did not see it, nor its group."""
+    features = Features(np.asarray(X, dtype=np.float32), labels, groups, {"X": slice(0, X.shape[1])})
+    if C is not None:
+        return cross_val_predict(features, folds_of(labels, groups), C=C)
     every = np.arange(len(labels))
-    if C is None:
-        features = Features(np.asarray(X, dtype=np.float32), labels, groups, {"X": slice(0, X.shape[1])})
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # weak penalties that are tried and not taken
-            return linear_probe(features, Split(every, every[:0], every[:0])).scores
-    p = np.zeros((len(labels), labels.max() + 1))
-    features = Features(np.asarray(X, dtype=np.float32), labels, None, {"X": slice(0, X.shape[1])})
-    for test in folds_of(labels, groups):
-        train = np.setdiff1d(every, test)
-        p[test] = linear_probe(features, Split(train, test[:0], test), C=C).predict_proba(features.X[test])
-    return p
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # weak penalties that are tried and not taken
+        return linear_probe(features, Split(every, every[:0], every[:0])).scores
 
 
 def border_and_inside(colour, labels, groups=None):

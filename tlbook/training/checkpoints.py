@@ -3,8 +3,6 @@
 import hashlib
 import json
 import math
-import os
-import re
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,23 +18,10 @@ def write(path, tensors, facts):
     Raises:
         OSError: there is no room on the disk, or another of the system's reasons.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     tensors = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
-    with cache.atomic(path) as part:
-        try:
-            save_file(tensors, part, {"tlbook": json.dumps(finite(facts), allow_nan=False)})
-        except SafetensorError as error:  # which wraps the system's errors
-            number = re.search(r"os error (\d+)", str(error))
-            if number is None:
-                raise
-            size = sum(tensor.nbytes for tensor in tensors.values()) / 1e6
-            reason = os.strerror(int(number[1]))
-            raise OSError(int(number[1]), f"{reason}: {path} takes {size:,.0f} MB") from None
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.chmod(part, 0o666 & ~cache.umask())  # safetensors makes files that only their owner can read
+    cache.save_tensors(path, save_file, tensors, {"tlbook": json.dumps(finite(facts), allow_nan=False)})
 
 
 def read(path):

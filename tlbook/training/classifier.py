@@ -19,16 +19,17 @@ import torch
 from torch import nn
 
 from tlbook import cache, decisions, images, progress
+from tlbook.arguments import whole_number
 from tlbook.data import Dataset
 from tlbook.device import memory_kept
 from tlbook.evaluation import METRICS, evaluate
-from tlbook.forward import in_eval_mode, outputs
+from tlbook.forward import gathered, in_eval_mode
 from tlbook.kinds import KINDS
 from tlbook.loading import eval_batch_size, load
 from tlbook.table import Table
 from tlbook.training import checkpoints, deciding
 from tlbook.training.onnx_file import write_onnx
-from tlbook.training.run import probabilities, whole_number
+from tlbook.training.run import probabilities
 from tlbook.training.tried import Tried, card_of_tried
 
 _WEIGHTS, _ABOUT = "model.safetensors", "model.json"
@@ -88,7 +89,7 @@ class FineTuned:
 
         def both(x, n):
             with in_eval_mode(self.model):
-                return torch.cat([z.cpu() for z in outputs(network, x, n, "float32")])
+                return gathered(network, x, n, "float32")
 
         z = self._through(both, inputs, batch_size)
         return z[:, :K].double().softmax(1).numpy(), z[:, K:].float().numpy()

@@ -22,7 +22,7 @@ class Both(nn.Module):
         self.encoder = encoder
 
     def forward(self, batch):
-        reads = getattr(self.encoder, "reads", ("final",))
+        reads = self.encoder.reads
         pooled = self.encoder.forward_stages(batch, tuple(dict.fromkeys((*reads, "final"))))
         return torch.cat([self.encoder.head(torch.cat([pooled[s] for s in reads], 1)), pooled["final"]], 1)
 
@@ -33,7 +33,7 @@ def fit_decider(found, data, split):
     Those are the ones of ``found.held_out``, or else of ``split.val``. A classifier that was chosen among several and
     fitted anew has seen those of val.
     """
-    if found.held_out is None and (getattr(found, "tried", ()) or len(split.val) < decisions.FEWEST):
+    if found.held_out is None and (found.tried or len(split.val) < decisions.FEWEST):
         return None
     rows = split.val if found.held_out is None else np.asarray(found.held_out[0])
     if len(rows) < decisions.FEWEST:
@@ -82,7 +82,7 @@ def _far(X, labels, groups):
 def measured(decider, p, X, labels, groups=None):
     """What the promises come to on a test: {what: number}, by the average group where there are groups."""
     calibrated, rows = decider.probabilities(p), np.arange(len(labels))
-    held, strange = decider.sets(calibrated)[rows, labels], decider.known(X) < STRANGE
+    members, strange = decider.sets(calibrated), decider.known(X) < STRANGE
     names, of = np.unique(rows if groups is None else groups, return_inverse=True)
 
     def mean_over_groups(hit):
@@ -95,8 +95,8 @@ def measured(decider, p, X, labels, groups=None):
             "calibrated": decisions.calibration_error(calibrated, labels),
         },
         "reliability": list(decisions.reliability(calibrated, labels)),
-        "coverage": mean_over_groups(held),
-        "classes in a set": float(decider.sets(calibrated).sum(1).mean()),
+        "coverage": mean_over_groups(members[rows, labels]),
+        "classes in a set": float(members.sum(1).mean()),
         "strange": mean_over_groups(strange),
         "groups": None if groups is None else len(names),
     }

@@ -19,7 +19,7 @@ from tlbook.data import Split
 from tlbook.device import inference_dtype
 from tlbook.evaluation import evaluate
 from tlbook.feature_extraction import extract
-from tlbook.forward import in_eval_mode, outputs
+from tlbook.forward import gathered, in_eval_mode
 from tlbook.loading import eval_batch_size, read_input
 from tlbook.probes import linear_probe
 from tlbook.training import checkpoints
@@ -313,7 +313,7 @@ class Run:
             f"{problem} at step {step}, with the learning rate {lr:.3g}: {advice}, clip=1.0, and look at the inputs, "
             "the weights of the backbone and of the examples, and the objective's coefficients"
         )
-        if self.best is None or self.progress.lowest == math.inf:
+        if self.best is None or self.progress.epoch == 0 and not self.recipe.from_probe:  # a head at random
             raise RuntimeError(f"{self.stopped}. No weights were kept from it")
 
     def validate(self, epoch):
@@ -493,11 +493,10 @@ def state_of(model, earlier=None):
 
 
 def probabilities(network, batches, K, examples):
-    """(N, K) float64, in eval mode; the modes of all modules are as before afterwards. ``examples`` is about N."""
+    """(N, K) float64, in eval mode; the modes of all modules are as before afterwards. N is at most ``examples``."""
     with in_eval_mode(network):
-        logits = outputs(network, batches, examples, "float32")
-        found = [z.cpu().double().softmax(1).numpy() for z in logits]
-    return np.concatenate(found) if found else np.zeros((0, K))
+        logits = gathered(network, batches, examples, "float32")
+    return logits.reshape(-1, K).double().softmax(1).numpy()
 
 
 @contextmanager

@@ -221,7 +221,7 @@ class Search:
             far = np.zeros(len(self.pool))
         for i, fold in enumerate(self.folds):
             if far is None:
-                p[fold.test] = self._probe_fold(candidate, fold, i)
+                p[fold.test] = self._probe_fold(candidate, fold)
             else:
                 p[fold.test], far[fold.test] = self._predict_fold(candidate, fold, i)
         self.far[candidate] = far
@@ -299,7 +299,7 @@ class Search:
         weight = np.tile(self.weight, times)
         return linear_probe(features, Split(rows, NONE, NONE), sample_weight=weight, seed=self.settings.seed)
 
-    def _probe_fold(self, candidate, fold, i):
+    def _probe_fold(self, candidate, fold):
         X = self._features_of(candidate).X  # an input that cannot be read is no matter of the candidate
         try:
             with warnings.catch_warnings():
@@ -322,8 +322,8 @@ class Search:
             if ((self._weight_of_classes(half) == 0) & (self._weight_of_classes(fold.train) > 0)).any():
                 return  # a class that stands in one group alone: without it the loss would tell of that
         try:
-            for i, (fold, half) in enumerate(zip(self.folds, halves, strict=True)):
-                p[fold.test] = self._probe_fold(probe, Split(half, NONE, fold.test), i)
+            for fold, half in zip(self.folds, halves, strict=True):
+                p[fold.test] = self._probe_fold(probe, Split(half, NONE, fold.test))
         except _CannotJudge:
             return
         half = self._losses_of(tempered(p, self._temperature_of(p)))

@@ -166,7 +166,7 @@ def parameter_groups(model, lr, *, layer_decay=1.0, head_multiplier=1.0, weight_
         for name in named.keys() - set(chosen):
             named[name].requires_grad_(of[name] == "head")
     exempt = {f"model.{name}" for name in getattr(model.model, "no_weight_decay", set)()}
-    depths = [stage for stage in model.stages if stage in of.values() and any(of[n] == stage for n in named)]
+    depths = [stage for stage in model.stages if any(of[n] == stage for n in named)]
     rates = {stage: lr * layer_decay ** (len(depths) - 1 - i) for i, stage in enumerate(depths)}
     groups = {}
     for name, parameter in named.items():
