@@ -182,14 +182,24 @@ def test_a_package_that_is_not_installed_has_no_version_and_loses_nothing(tmp_pa
     assert strict_json(tmp_path / "model" / "model.json")["versions"]["timm"] == "not known"
 
 
-def test_scores_that_are_not_defined_are_json_and_a_dash(tmp_path):
+def test_scores_that_are_not_defined_are_json_and_words(tmp_path):
     data = replace(DATA, groups=np.zeros(24))  # one group says nothing of how groups differ
     evaluation = untrained(data).save(tmp_path / "model", data=data, split=SPLIT)
     assert np.isnan(evaluation.interval["auc"]).all()
     about = strict_json(tmp_path / "model" / "model.json")
     assert about["scores"]["auc"]["interval"] == [None, None] and about["model"]["history"][0]["val loss"] is None
-    assert "| – … – |" in (tmp_path / "model" / "README.md").read_text()
-    assert "nan" not in (tmp_path / "model" / "README.md").read_text()
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert card.count("| too few groups for an interval |") == 4 and "nan" not in card
+    assert "One group: nothing tells how groups differ." in card
+
+
+def test_the_card_says_what_few_test_images_without_a_mistake_can_tell(tmp_path, monkeypatch):
+    labels = DATA.labels[SPLIT.test]
+    monkeypatch.setattr(FineTuned, "predict", lambda self, x, **options: np.eye(3)[x.labels] * 0.7 + 0.1)
+    untrained(DATA).save(tmp_path / "model", data=replace(DATA, groups=None), split=SPLIT)
+    share = f"{1 - 0.05 ** (1 / len(labels)):.0%}"
+    said = f"No mistake was seen among {len(labels)} examples: up to {share} of others may be mistakes."
+    assert said in (tmp_path / "model" / "README.md").read_text()
 
 
 def test_without_a_test_part_a_model_is_saved_and_says_that_nothing_is_known(tmp_path):

@@ -247,6 +247,62 @@ def test_one_group_has_no_interval():
     assert np.isnan(e.interval["accuracy"]).all() and e.accuracy == 1
 
 
+def test_few_draws_with_every_class_make_no_interval_and_that_is_said():
+    """Of twelve classes with an example each, one draw in 18,600 has all: no width comes of the one that is left."""
+    labels = np.arange(12)
+    p = np.where(np.eye(12)[np.r_[0:4, np.zeros(8, int)]] == 1, 0.45, 0.05)
+    found = tl.evaluate(p, labels, resamples=20_000)
+    assert np.isnan([found.interval["auc"], found.interval["balanced_accuracy"]]).all()
+    low, high = found.interval["accuracy"]
+    assert found.accuracy == pytest.approx(1 / 3) and low < found.accuracy < high
+    gap = tl.compare(found, tl.evaluate(p[:, ::-1], labels))
+    for text in (repr(found), found._repr_html_(), repr(gap), gap._repr_html_()):
+        assert "nan" not in text and "too few examples" in text
+    assert "too few groups for an interval" in repr(tl.evaluate(p, labels, groups=labels))
+
+
+def test_a_score_that_is_not_defined_is_said_to_be_so():
+    assert "[not defined where a class is missing]" in repr(tl.evaluate([[0.9, 0.1], [0.6, 0.4]], [0, 0]))
+
+
+@pytest.mark.parametrize("n", [1, 5, 20, 200])
+def test_where_no_mistake_was_seen_it_is_said_how_many_others_may_hold(n):
+    """The share is the largest at which n in a row are right with probability .05."""
+    p, labels = np.tile([[0.9, 0.1], [0.2, 0.8]], (n, 1))[:n], np.tile([0, 1], n)[:n]
+    share = max(q for q in np.arange(0, 1, 1e-4) if (1 - q) ** n >= 0.05)
+    assert tl.evaluate(p, labels).notes == [
+        f"No mistake was seen among {n} examples: up to {share:.0%} of others may be mistakes"
+    ]
+    assert "No hit was seen" in repr(tl.evaluate(p, 1 - labels))
+    erring = tl.evaluate(np.r_[p, [[0.9, 0.1]]], np.r_[labels, 1])
+    assert "was seen among" not in repr(erring)
+
+
+def test_of_groups_it_is_whole_groups_that_were_seen_without_a_mistake():
+    p, labels = np.tile([[0.9, 0.1], [0.2, 0.8]], (10, 1)), np.tile([0, 1], 10)
+    found = tl.evaluate(p, labels, groups=np.arange(20) // 4)
+    assert found.notes == ["No mistake was seen among 5 groups: up to 45% of others may hold mistakes"]
+    assert all(note in found._repr_html_() for note in found.notes)
+    unequal = tl.evaluate(p, labels, groups=np.r_[np.zeros(16, int), 1, 2, 3, 4])
+    assert "among 2 groups" in repr(unequal)  # one of them is nearly all
+
+
+def test_one_group_is_said_to_tell_nothing_of_others():
+    found = tl.evaluate([[0.9, 0.1], [0.2, 0.8]], [0, 1], groups=[7, 7])
+    assert "One group: nothing tells how groups differ" in repr(found) and "nan" not in repr(found)
+
+
+def test_an_order_without_a_fault_is_said_to_be_why_the_auc_has_no_width():
+    found = tl.evaluate([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4]] * 3, [0, 0, 1, 1] * 3)
+    assert found.auc == 1 and found.accuracy == 0.5 and found.interval["auc"] == (1, 1)
+    assert found.notes == ["No pair stood in the wrong order, so the interval of the AUC has no width"]
+
+
+def test_a_loss_of_nothing_has_no_minus():
+    p = np.array([[1.0, 0.0], [0.0, 1.0 + 1e-9]] * 5)
+    assert "-0.000" not in repr(tl.evaluate(p, [0, 1] * 5))
+
+
 def test_a_class_without_an_example_is_named_beside_the_scores():
     p = np.array([[0.9, 0.05, 0.05]] * 6 + [[0.1, 0.8, 0.1]] * 6)
     found = tl.evaluate(p, [0] * 6 + [1] * 6)

@@ -23,8 +23,8 @@ class Evaluation:
         interval: {metric: (low, high)} by bootstrap over whole groups (over examples where there are none), widened
             as few groups require (`_interval`), so that the truth is in 93 to 95 % of them from 10 groups on. It
             covers the luck of which groups were tested; not that of training: other seeds, other training groups.
-            Draws in which a class is missing, and a metric so not defined, are left out; NaN where there is one
-            group only.
+            Draws in which a class is missing, and a metric so not defined, are left out. (NaN, NaN) where they are
+            more than half, and where there is one group only: too few for an interval.
         baselines: {name: {metric: float}} of predictions that never look at an input.
     """
 
@@ -46,15 +46,46 @@ class Evaluation:
         scored = np.bincount(self.labels, self.sample_weight, self.probabilities.shape[1])
         return np.flatnonzero(scored == 0).tolist()
 
+    def why_no_interval(self, metric):
+        """Say in words why a metric has no interval; "" where it has one."""
+        if np.isnan(getattr(self, metric)):
+            return "not defined where a class is missing"
+        if np.isnan(self.interval[metric]).any():
+            return f"too few {'examples' if self.groups is None else 'groups'} for an interval"
+        return ""
+
+    @property
+    def notes(self):
+        """Sentences on what the intervals do not say.
+
+        Where no mistake was seen among n, a bootstrap has no width, though up to 1 − .05^(1/n) of others may be
+        mistaken: about 3/n, the rule of three (Hanley & Lippman-Hand, 1983, doi:10.1001/jama.1983.03330370053031).
+        """
+        what = "examples" if self.groups is None else "groups"
+        n, (low, high) = _effective_number(self.sample_weight, self.groups), self.interval["auc"]
+        if self.groups is not None and n <= 1:
+            return ["One group: nothing tells how groups differ"]
+        hit = (self.probabilities.argmax(1) == self.labels)[self.sample_weight > 0]
+        if hit.all() or not hit.any():
+            seen, may = "mistake" if hit.all() else "hit", "be" if self.groups is None else "hold"
+            up_to = f"up to {1 - 0.05 ** (1 / n):.0%} of others may {may} {seen}s"
+            return [f"No {seen} was seen among {n:.0f} {what}: {up_to}"]
+        if low == high and self.auc in (0, 1):
+            order = "wrong" if self.auc else "right"
+            return [f"No pair stood in the {order} order, so the interval of the AUC has no width"]
+        return []
+
     def __repr__(self):
         of, units = ("examples", "") if self.groups is None else ("groups", f" in {len(np.unique(self.groups))} groups")
         lines = [f"{len(self.labels):,} examples{units}; 95 % intervals: bootstrap over {of}, of this training alone"]
         for metric in METRICS:
             low, high = self.interval[metric]
+            interval = self.why_no_interval(metric) or f"{low:.3f}, {high:.3f}"
             beside = "".join(f"   {name}: {scores[metric]:.3f}" for name, scores in self.baselines.items())
-            lines.append(f"{metric.replace('_', ' '):<18} {getattr(self, metric):.3f}  [{low:.3f}, {high:.3f}]{beside}")
+            lines.append(f"{metric.replace('_', ' '):<18} {getattr(self, metric):.3f}  [{interval}]{beside}")
         if not np.isnan(self.within_group_auc):
             lines.append(f"{'within-group AUC':<18} {self.within_group_auc:.3f}")
+        lines += self.notes
         if self.absent:
             classes = ", ".join(map(str, self.absent[:10])) + (" …" if len(self.absent) > 10 else "")
             lines.append(f"No example of class {classes} was scored: these scores say nothing of it")
@@ -65,7 +96,7 @@ class Evaluation:
         for metric in METRICS:
             low, high = self.interval[metric]
             row = {"": metric.replace("_", " "), "score": f"{getattr(self, metric):.3f}"}
-            row |= {"95 % interval": f"{low:.3f} to {high:.3f}"}
+            row |= {"95 % interval": self.why_no_interval(metric) or f"{low:.3f} to {high:.3f}"}
             rows.append(row | {name: f"{scores[metric]:.3f}" for name, scores in self.baselines.items()})
         if not np.isnan(self.within_group_auc):
             rows.append(dict.fromkeys(rows[0], "") | {"": "within-group AUC", "score": f"{self.within_group_auc:.3f}"})
@@ -81,7 +112,8 @@ def _names_of_scores():
 class Comparison:
     """``difference`` of a metric, a − b, and its 95 % ``interval`` by paired bootstrap over the same groups.
 
-    The interval is widened like those of `Evaluation`, and covers the luck of the groups tested, not that of training.
+    The interval is widened like those of `Evaluation`, and covers the luck of the groups tested, not that of training;
+    (NaN, NaN) where these are too few.
     """
 
     metric: str
@@ -89,12 +121,15 @@ class Comparison:
     interval: tuple
 
     def __repr__(self):
-        return f"{self.metric}: a − b = {self.difference:+.3f}  [{self.interval[0]:+.3f}, {self.interval[1]:+.3f}]"
+        return f"{self.metric}: a − b = {self.difference:+.3f}  [{self._between(', ')}]"
+
+    def _between(self, word):
+        low, high = self.interval
+        return "too few examples or groups for an interval" if np.isnan(low) else f"{low:+.3f}{word}{high:+.3f}"
 
     def _repr_html_(self):
-        low, high = self.interval
         row = {"a − b of the": self.metric.replace("_", " "), "difference": f"{self.difference:+.3f}"}
-        return Table([row | {"95 % interval": f"{low:+.3f} to {high:+.3f}"}])._repr_html_()
+        return Table([row | {"95 % interval": self._between(" to ")}])._repr_html_()
 
 
 def evaluate(probabilities, labels, *, groups=None, sample_weight=None, reference=None, resamples=1000, seed=0):
@@ -229,7 +264,7 @@ def _metrics(p, y, W):
             "accuracy": W @ hit / total,
             "balanced_accuracy": recall[present].mean(0),
             "auc": aucs.mean(0),
-            "log_loss": W @ -np.log(p[np.arange(len(y)), y].clip(1e-12)) / total,
+            "log_loss": W @ -np.log(p[np.arange(len(y)), y].clip(1e-12, 1)) / total + 0.0,  # no minus zero
         }
 
 
@@ -268,13 +303,13 @@ def _interval(draws, n, level=0.95):
 
     Draws of n groups vary too little, by √((n − 1)/n), and their quantiles take the deviation for known. So the tails
     are not those of ±1.96 but of ±√(n/(n − 1)) times Student's t: the expanded percentile interval (Hesterberg, 2015,
-    doi:10.1080/00031305.2015.1089789).
+    doi:10.1080/00031305.2015.1089789). (NaN, NaN) where fewer than half of the draws are defined.
     """
-    draws = draws[~np.isnan(draws)]
-    if not len(draws) or n <= 1:
+    defined = draws[~np.isnan(draws)]
+    if not len(draws) or 2 * len(defined) < len(draws) or n <= 1:
         return np.nan, np.nan
     tail = norm.cdf(np.sqrt(n / (n - 1)) * t.ppf((1 - level) / 2, n - 1))
-    return tuple(np.quantile(draws, [tail, 1 - tail]).tolist())
+    return tuple(np.quantile(defined, [tail, 1 - tail]).tolist())
 
 
 def _group_prior(train_labels, train_groups, groups, K):

@@ -315,7 +315,7 @@ def _is_content(case, fact, scored):
     needed = type(fact)(fact.name, np.array([float(content_size(path)) for path in paths]))
     p, _ = readings.label_from(needed, case.y, case.held, case.seed)
     needs = evaluate(p, case.y, groups=case.held, resamples=1)
-    return compare(scored, needs, resamples=1000).interval[0] <= 0.05
+    return not compare(scored, needs, resamples=1000).interval[0] > 0.05  # nor where it cannot be told
 
 
 def _extremes(fact, case, most=6):

@@ -195,7 +195,7 @@ class FineTuned:
             if data is not None:
                 about["data"] = _attempt("what is known of the images", _facts_of, data, split)
                 evaluation = self._score(data, split, part)
-                about["scores"] = _scores_of(evaluation)
+                about |= {"scores": _scores_of(evaluation), "notes": evaluation.notes if evaluation else []}
             about["decisions"] = _attempt("what it decides by", self._save_decider, data, split, part)
             if about["decisions"] is None:
                 (part / deciding.FILE).unlink(missing_ok=True)  # half of it would be an error when it is loaded
@@ -537,6 +537,7 @@ def _scores_of(evaluation):
         metric: {
             "value": getattr(evaluation, metric),
             "interval": evaluation.interval[metric],
+            "why no interval": evaluation.why_no_interval(metric),
             "majority": majority[metric],
         }
         for metric in METRICS
@@ -564,7 +565,7 @@ def _write_card(folder):
         why = "by hand (Ctrl-C)" if model["stopped"] == "Ctrl-C" else f"because {model['stopped']}"
         lines += [f"**Training stopped early**, {why}. These are the weights of epoch {model['epoch']}, the best.", ""]
     lines += _card_of_inputs(about.get("data"), model["class_names"], _kind_of(model))
-    lines += _card_of_scores(about.get("scores"))
+    lines += _card_of_scores(about.get("scores"), about.get("notes", []))
     lines += card_of_tried(model["tried"], _markdown)
     lines += deciding.card(about.get("decisions"), _kind_of(model), model["class_names"])
     lines += [
@@ -620,7 +621,7 @@ def _card_of_inputs(data, class_names, kind):
     return [*lines, "", how, ""]
 
 
-def _card_of_scores(scores):
+def _card_of_scores(scores, notes):
     def number(value):
         return "–" if value is None else f"{value:.3f}"
 
@@ -629,11 +630,11 @@ def _card_of_scores(scores):
     lines = ["## Scores on the test part", "", "| metric | value | 95 % interval | majority |"]
     lines += ["| --- | ---: | --- | ---: |"]
     for metric, score in scores.items():
-        low, high = map(number, score["interval"])
+        interval = score["why no interval"] or " … ".join(map(number, score["interval"]))
         lines += [
-            f"| {metric.replace('_', ' ')} | {number(score['value'])} | {low} … {high} | {number(score['majority'])} |"
+            f"| {metric.replace('_', ' ')} | {number(score['value'])} | {interval} | {number(score['majority'])} |"
         ]
-    return [*lines, ""]
+    return [*lines, "", *(f"{note}.\n" for note in notes)]
 
 
 def _markdown(text):
