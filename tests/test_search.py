@@ -218,7 +218,7 @@ def test_a_candidate_that_is_too_sure_is_judged_and_kept_less_sure(monkeypatch):
     for sure in (5, 10):
 
         def too_sure(self, candidate, fold, sure=sure):
-            return search.tempered(probe_fold(self, candidate, fold), 1 / sure)
+            return search.scaled(probe_fold(self, candidate, fold), 1 / sure)
 
         with monkeypatch.context() as patch:
             patch.setattr(Search, "_probe_fold", too_sure)

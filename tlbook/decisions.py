@@ -15,9 +15,9 @@ Lesson 07 and the appendix on decisions.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize_scalar
+from scipy.optimize import brentq, minimize_scalar
 
-from tlbook.evaluation import checked
+from tlbook.evaluation import _effective_number, checked
 from tlbook.table import Table
 
 FEWEST = 20  # validation examples to fit on
@@ -31,7 +31,9 @@ def temperature(probabilities, labels, sample_weight=None):
 
         T = argmin over T of  − Σᵢ wᵢ log p_T(yᵢ | xᵢ),      p_T(k) ∝ p(k)^(1/T)
 
-    Above 1 where the classifier is too sure of itself. The order of the classes, and so accuracy, stays.
+    Above 1 where the classifier is too sure of itself. The order of the classes, and so accuracy, stays. It is not
+    made surer than the examples can tell: n of them without a mistake do not show that the next is one less often than
+    1 in n + 1, so that below 1 no T is returned at which the mean of 1 − p_T(answer) is less.
 
     Args:
         probabilities: (N, K) of examples that it was not trained on. labels: (N,). sample_weight: (N,) or None.
@@ -58,7 +60,14 @@ def temperature(probabilities, labels, sample_weight=None):
         z = z - z.max(1, keepdims=True)
         return np.average(np.log(np.exp(z).sum(1)) - z[rows, labels], weights=weight)
 
-    return float(np.exp(minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded").x))
+    def doubt(log_T):  # of the answers, beyond the least that so many examples can tell
+        mistaken = 1 - scaled(p, np.exp(log_T)).max(1)
+        return np.average(mistaken, weights=weight) - 1 / (_effective_number(weight, None) + 1)
+
+    best = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded").x
+    if best < 0 and doubt(best) < 0:
+        best = brentq(doubt, best, 0) if doubt(0) > 0 else 0.0
+    return float(np.exp(best))
 
 
 def scaled(probabilities, T):
@@ -207,6 +216,7 @@ class Decider:
         bank: (M, D) float16 features of training examples.
         far: (V,) sorted distances of the validation examples to the bank.
         examples, groups: how many it was fitted on (groups is None without).
+        by_folds: whether each of these was predicted by a fit to other folds, and not held out from them all.
     """
 
     T: float
@@ -217,6 +227,7 @@ class Decider:
     far: np.ndarray
     examples: int
     groups: int | None
+    by_folds: bool = False
 
     def probabilities(self, p):
         """(N, K) calibrated probabilities of those that the classifier gave."""

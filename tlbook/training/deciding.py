@@ -1,6 +1,7 @@
 """A classifier's `tlbook.decisions.Decider`: fitted when it is saved, measured on its test, kept in its folder."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -52,7 +53,7 @@ def fit_decider(found, data, split):
     _, bank = found.probabilities_and_features(data.subset(rows[kept]))
     if far is None:  # of a frozen network
         far = _far(bank, labels[kept], None if groups is None else groups[kept])
-    return decisions.fit(p, labels, bank, bank, groups, far=far)
+    return replace(decisions.fit(p, labels, bank, bank, groups, far=far), by_folds=True)
 
 
 def unseen_groups(data, rows, trained_on):
@@ -103,7 +104,7 @@ def measured(decider, p, X, labels, groups=None):
 
 
 def _log_loss(p, labels):
-    return float(-np.log(p[np.arange(len(labels)), labels].clip(1e-12)).mean())
+    return float(-np.log(p[np.arange(len(labels)), labels].clip(1e-12, 1)).mean()) + 0.0  # no minus zero
 
 
 def facts_of(decider):
@@ -115,6 +116,7 @@ def facts_of(decider):
         "by_group": decider.by_group,
         "examples": decider.examples,
         "groups": decider.groups,
+        "by_folds": decider.by_folds,
     }
 
 
@@ -140,8 +142,9 @@ def read(folder):
         if bank.ndim != 2 or far.ndim != 1 or not (0 < T < 100 and 0 < coverage < 1):
             raise ValueError(f"shapes {bank.shape} and {far.shape}, temperature {T}, coverage {coverage}")
         limit = np.inf if limit is None else float(limit)
+        examples, by_folds = int(facts["examples"]), bool(facts.get("by_folds"))
         return decisions.Decider(
-            T, limit, coverage, bool(facts["by_group"]), bank, far, int(facts["examples"]), facts["groups"]
+            T, limit, coverage, bool(facts["by_group"]), bank, far, examples, facts["groups"], by_folds
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not as tlbook writes it ({error}): save the model again") from None
@@ -152,6 +155,8 @@ def card(about, kind, class_names):
     if not about:
         return []
     on = f"{about['examples']} {kind.name} that it was not trained on"
+    if about["by_folds"]:
+        on = f"the predictions of {about['examples']} {kind.name} in held-out folds, by fits that did not see them"
     on += f", of {about['groups']} groups" if about["groups"] else ""
     lines = ["## Decisions", "", f"Fitted on {on}. The probabilities that `tlbook predict` writes are"]
     lines[-1] += f" {_in_words(about['temperature'])}."
@@ -162,17 +167,22 @@ def card(about, kind, class_names):
     if not found:
         return [*lines, ""]
     of = f"mean over {found['groups']} unseen groups" if found["groups"] else "on the test part"
-    loss, error = found["log loss"], found["calibration error"]
     lines += ["", "| | promised | reached |", "| --- | ---: | ---: |"]
     lines += [f"| the set holds the true class ({of}) | {about['coverage']:.2f} | {found['coverage']:.2f} |"]
     lines += [f"| it is one of these, and `known` is below {STRANGE} ({of}) | {STRANGE:.2f} | {found['strange']:.2f} |"]
     lines += ["", f"A set has {found['classes in a set']:.1f} of {len(class_names)} classes on average."]
-    if about["temperature"] != 1:
-        lines += [f"The temperature takes the log loss from {loss['raw']:.3f} to {loss['calibrated']:.3f}, and the"]
-        lines[-1] += f" calibration error from {error['raw']:.3f} to {error['calibrated']:.3f}."
+    changed = [_change(what, **found[what]) for what in ("log loss", "calibration error")]
+    if any(changed):
+        lines += [f"The temperature takes the {', and the '.join(filter(None, changed))}."]
     lines += ["", f"| {kind.name} | probability of the answer | share that is right |", "| ---: | ---: | ---: |"]
     lines += [f"| {r['examples']} | {r['said']:.2f} | {r['right']:.2f} |" for r in found["reliability"]]
     return [*lines, ""]
+
+
+def _change(what, raw, calibrated):
+    """From what to what, or "" where three digits do not show a change."""
+    before, after = f"{raw:.3f}", f"{calibrated:.3f}"
+    return "" if before == after else f"{what} from {before} to {after}"
 
 
 def _in_words(T):

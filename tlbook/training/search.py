@@ -28,13 +28,11 @@ from shutil import rmtree
 
 import numpy as np
 import torch
-from scipy.optimize import minimize_scalar
-from scipy.special import softmax
 from scipy.stats import t
 
 from tlbook import processes, progress
 from tlbook.data import Split
-from tlbook.decisions import BANK, distances
+from tlbook.decisions import BANK, distances, scaled, temperature
 from tlbook.evaluation import evaluate
 from tlbook.feature_extraction import Features, extract
 from tlbook.loading import read_input
@@ -197,7 +195,7 @@ class Search:
             try:
                 p = self._predict_held_out(candidate)
                 row = replace(row, temperature=self._temperature_of(p))
-                self.held_out[candidate] = tempered(p, row.temperature)
+                self.held_out[candidate] = scaled(p, row.temperature)
                 row = self._score(row, candidate)
             except _CannotJudge as error:
                 row = replace(row, note=str(error))
@@ -228,14 +226,8 @@ class Search:
         return p
 
     def _temperature_of(self, p):
-        """The T in 1 … 10 at which the mean loss of the judged examples is lowest."""
-        p, y, weight = p[self.judged], self.part.labels[self.judged], self.weight[self.judged]
-
-        def loss(T):
-            return np.average(-np.log(tempered(p, T)[np.arange(len(y)), y].clip(1e-12)), weights=weight)
-
-        T = minimize_scalar(loss, bounds=(1, 10), method="bounded").x
-        return float(T) if loss(T) < loss(1) else 1.0
+        """The T of 1 or more at which the mean loss of the judged examples is lowest."""
+        return max(1.0, temperature(p[self.judged], self.part.labels[self.judged], self.weight[self.judged]))
 
     def _simplest(self, kind=object):
         """The simplest candidate within one standard error of the best; the plain probe, where none was judged."""
@@ -326,7 +318,7 @@ class Search:
                 p[fold.test] = self._probe_fold(probe, Split(half, NONE, fold.test))
         except _CannotJudge:
             return
-        half = self._losses_of(tempered(p, self._temperature_of(p)))
+        half = self._losses_of(scaled(p, self._temperature_of(p)))
         gained, low, high = self._mean_and_interval(half - self._losses(probe))
         mean, _ = self._mean_and_error(half)
         helps = "more of them promise to help" if low > 0 else "whether more of them would help is not shown"
@@ -526,11 +518,6 @@ class Search:
                 f"Fine-tuning is ahead: a log loss of {of[str(kept)]:.3f}, and {of[str(probe)]:.3f} of {probe}; no "
                 "probe is within one standard error of the best"
             )
-
-
-def tempered(p, T):
-    """Probabilities (N, K) at the temperature T: softmax(log p / T)."""
-    return softmax(np.log(p.clip(1e-30)) / T, axis=1)
 
 
 def cool_head(model, T):
