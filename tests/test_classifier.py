@@ -264,6 +264,15 @@ def test_the_card_says_how_the_parts_were_made_and_which_class_was_not_tested(tm
         assert words in (tmp_path / f"{i}" / "README.md").read_text()
 
 
+@pytest.mark.parametrize("of, said", [(1, True), (2, False)])
+def test_the_card_says_where_one_group_chose_the_epoch(of, said, tmp_path):
+    groups = np.arange(24)
+    groups[SPLIT.val] = 100 + np.arange(len(SPLIT.val)) % of
+    untrained(DATA).save(tmp_path / "m", data=replace(DATA, groups=groups), split=SPLIT)
+    card = (tmp_path / "m" / "README.md").read_text()
+    assert ("The validation images are of one group: nothing tells how groups differ." in card) == said
+
+
 def test_a_training_that_stopped_early_is_saved_as_such(tmp_path):
     why = "the loss diverges (about 99) at step 7"
     found = replace(untrained(DATA), stopped=why, epoch=2)

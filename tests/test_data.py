@@ -158,6 +158,7 @@ def test_a_share_of_zero_for_validation_leaves_it_empty(thirty):
         (lambda d: d.split(test_groups=[2, 77]), r"\[77\] not among"),
         (lambda d: d.split(test_groups=[2], by="random"), "by='group'"),
         (lambda d: d.folds(11), "10 groups cannot be divided into 11 parts"),
+        (lambda d: numbers(d.labels, np.arange(30) % 2).split(), "val and test needs 3 groups of the data, and 10"),
         (lambda d: d.folds(1), "at least 2 folds"),
         (lambda d: d.folds(2.5), "whole number"),
         (lambda d: d.subset(range(3)).split(by="random"), "too few"),

@@ -220,8 +220,12 @@ def test_features_and_probabilities_of_one_pass_are_those_of_two(name, last_only
 def test_what_was_trained_on_is_not_calibrated_on(found, data, tmp_path):
     found.save(tmp_path / "none", data=data, split=Split(SPLIT.train, SPLIT.val[:0], SPLIT.test))
     assert load_finetuned(tmp_path / "none").decider is None
-    with pytest.raises(ValueError, match="nothing to decide by"):
+    card = (tmp_path / "none" / "README.md").read_text(encoding="utf-8")
+    assert "sets, `known` and `--cost` are missing: they need 20 images or more that it was not trained on." in card
+    with pytest.raises(ValueError, match="without decisions, which need at least 20 validation .*leave --cost out"):
         load_finetuned(tmp_path / "none").decide(data)
+    with pytest.raises(ValueError, match="save it with data and split, and load it"):
+        replace(found, start={}).decide(data)
 
 
 def test_cross_fitted_probabilities_take_the_place_of_validation(found, data, tmp_path):

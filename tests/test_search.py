@@ -300,7 +300,7 @@ def test_what_does_not_fit_into_the_minutes_is_said_and_the_probe_always_is_trie
     found = searched(Auto(minutes=1e-6, folds=2))
     assert [row.name for row in found.tried if row.kept][0].startswith("probe")
     assert found.tried[0].log_loss is not None
-    assert found.tried[-1].log_loss is None and "more do not fit into the clock" in found.tried[-1].note
+    assert found.tried[-1].log_loss is None and found.tried[-1].note == "not tried: the clock has run out"
     assert "Whether fine-tuning is better was not measured" in capsys.readouterr().out
 
 
@@ -377,9 +377,45 @@ def test_a_step_is_timed_with_as_many_examples_as_are_in_memory_at_once(monkeypa
     self = Search.__new__(Search)
     self.backbone, self.data, self.pool = tiny(), NOISY, np.arange(60)
     self.settings, self.dtype = Settings(1, 1e-3, 16, 4, None, None, True, 0), torch.float32
+    self._seconds_left = lambda: 60.0
     for processes, share in ((1, 4), (2, 2)):  # a process has its share of the batch
         self.processes = types.SimpleNamespace(size=processes)
         assert self._measure_step() > 0 and seen.pop() == share
+
+
+CLOCKS = [(-1.0, 0, "the clock has run out"), (0.001, 1, "more do not fit into the clock"), (9e9, 4, "")]
+
+
+@pytest.mark.parametrize("left, steps, says", CLOCKS)
+def test_no_step_is_timed_for_a_clock_that_has_run_out(left, steps, says, monkeypatch):
+    taken, forward = [], type(tiny()).forward
+    monkeypatch.setattr(type(tiny()), "forward", lambda self, x: taken.append(1) or forward(self, x))
+    monkeypatch.setattr(Search, "_seconds_left", lambda self: left - len(taken) / 100)
+    monkeypatch.setattr(Search, "_cannot_gain", lambda self: "")
+    settings = Settings(1, 1e-3, 16, 1, None, None, True, 0)
+    self = Search(None, tiny(), NOISY, SPLIT, QUICK, tl.Objective(), settings, "float32", None, False)
+    why_not = self._out_of_reach(FineTuning(1e-3))
+    assert says in why_not and bool(says) == bool(why_not) and len(taken) == steps
+
+
+def test_a_class_whose_examples_all_weigh_nothing_is_refused_before_anything_is_computed():
+    objective = tl.Objective(sample_weight=(NOISY.labels == 0).astype(float))
+    for recipe in (QUICK, "head"):
+        with pytest.raises(ValueError, match=r"examples all have weight 0: \['yes'\]. Give some of them a weight"):
+            searched(recipe, objective=objective)
+
+
+def test_the_card_says_how_the_training_was_weighted(tmp_path):
+    weight = np.ones(60)
+    weight[SPLIT.train[:3]] = 0.5, 2, 0
+    objective = tl.Objective(sample_weight=weight, class_weight="balanced")
+    n, pool = len(SPLIT.train), len(SPLIT.train) + len(SPLIT.val)
+    for recipe, rows in ((Auto(minutes=1e-6, folds=2), pool), ("head", n)):
+        found = searched(recipe, objective=objective)
+        found.save(tmp_path / f"{rows}", data=NOISY, split=SPLIT)
+        said = f"In training 3 of {rows} examples have a weight other than 1 (0 to 2) and all classes weigh the same."
+        assert said in (tmp_path / f"{rows}" / "README.md").read_text(encoding="utf-8")
+    assert tl.Objective(sample_weight=np.ones(60)).weighting(SPLIT.train) == ""
 
 
 def test_a_checkpoint_is_of_one_objective_and_one_precision():

@@ -160,6 +160,19 @@ class Objective:
             raise ValueError("the weights of the training examples are all 0: nothing is left to learn from")
         return (s / s[train].mean()).astype(np.float32)
 
+    def weighting(self, train):
+        """How the examples at ``train`` weigh, in words; "" where all weigh the same."""
+        words = []
+        if self.sample_weight is not None:
+            s = np.asarray(self.sample_weight)[train]
+            if (s != 1).any():
+                other = f"{(s != 1).sum():,} of {len(s):,} examples have a weight other than 1"
+                words = [f"{other} ({s.min():g} to {s.max():g})"]
+        if self.class_weight is not None:
+            balanced = isinstance(self.class_weight, str)
+            words += ["all classes weigh the same" if balanced else "classes have weights of their own"]
+        return f"In training {' and '.join(words)}." if words else ""
+
 
 def schedule(step, steps):
     """The factor on every learning rate: a linear warm-up, then half a cosine down to 0.
@@ -235,7 +248,8 @@ def finetune(
         diverges ends it as well, with a warning that says where and what to try.
 
     Raises:
-        ValueError: arguments that make no sense, a class without training examples, a checkpoint of another run.
+        ValueError: arguments that make no sense, a class without training examples or with all of them of weight 0, a
+            checkpoint of another run.
         RuntimeError: the loss or the gradient is not finite, or diverges, before any weights are worth keeping.
 
     >>> import tlbook as tl
@@ -257,7 +271,7 @@ def finetune(
         if isinstance(recipe, Auto):
             fit = partial(finetune, backbone, data, objective=objective, precision=precision, **asdict(settings))
             search = Search(fit, backbone, data, split, recipe, objective, settings, precision, checkpoint, resume)
-            return _in_hand(search.run())
+            return _in_hand(replace(search.run(), weighting=objective.weighting(search.pool)))
         start = {"precision": precision, "checkpoint": checkpoint, "resume": resume}
         run = Run(backbone, data, split, recipe, objective, settings, **start)
         with memory_kept(run.device), one_ctrl_c(run.interrupts):
@@ -268,8 +282,9 @@ def finetune(
                     raise
                 run.stopped = "Ctrl-C"
     run.say_why_it_stopped()
-    history, epoch = Table(run.progress.history), run.progress.epoch
-    return _in_hand(FineTuned(run.best_model(), history, epoch, tuple(data.class_names), run.start, run.stopped))
+    history, epoch, names = Table(run.progress.history), run.progress.epoch, tuple(data.class_names)
+    weighting = objective.weighting(split.train)
+    return _in_hand(FineTuned(run.best_model(), history, epoch, names, run.start, run.stopped, weighting=weighting))
 
 
 def _in_hand(found):

@@ -52,6 +52,7 @@ class FineTuned:
         held_out: n positions in the data, (n, K) probabilities of these from fits that did not see them, (n,) the
             `tlbook.decisions.distances` of their features, in those fits, from what was seen (None where the network is
             frozen), and (n,) their labels. Or None: then the validation part is what it was not trained on.
+        weighting: how the training examples were weighted, in a sentence; "" where alike, or where loaded from disk.
     """
 
     model: nn.Module = field(repr=False)
@@ -63,6 +64,7 @@ class FineTuned:
     tried: tuple = ()
     decider: object = field(default=None, repr=False)
     held_out: tuple | None = field(default=None, repr=False)
+    weighting: str = field(default="", repr=False)
 
     @property
     def finished(self):
@@ -108,15 +110,21 @@ class FineTuned:
             was trained on. Below .05 it may be none of the classes.
 
         Raises:
-            ValueError: it was saved without validation examples; no such class; a price that is not above 0.
+            ValueError: it was saved without enough validation examples; no such class; a price that is not above 0.
 
         Appendix on decisions; `tlbook.decisions`.
         """
         price = self._prices(costs)
         if self.decider is None:
+            few = f"at least {decisions.FEWEST} validation (held-out) examples"
+            if self.start is not None:  # fresh from the training
+                raise ValueError(
+                    f"what decides is fitted when it is saved, to {few}: save it with data and split, and load it; or "
+                    "use predict"
+                )
             raise ValueError(
-                "it has nothing to decide by: save it with data and a split of enough validation examples and load it, "
-                "or use predict"
+                f"it was saved without decisions, which need {few}: train it with more, or leave --cost out (in "
+                "Python, use predict)"
             )
         p, X = self.probabilities_and_features(inputs, batch_size=batch_size)
         p = self.decider.probabilities(p)
@@ -188,6 +196,7 @@ class FineTuned:
             checkpoints.write(part / _WEIGHTS, state, facts)
             about = {"model": facts, "weights": {"file": _WEIGHTS, "sha256": _digest(part / _WEIGHTS)}}
             about |= {"date": date.today().isoformat(), "versions": _versions(), "trained": trained}
+            about["weighting"] = self.weighting
 
             # What is known of it
             about["licence"] = _attempt("the licence", _licence, self.model) or "not known"
@@ -511,6 +520,7 @@ def _facts_of(data, split):
     parts = zip(("train", "val", "test"), split, strict=True)
     counts = {part: data.subset(rows).class_counts.tolist() for part, rows in parts}
     facts = {"name": data.name, "fingerprint": data.fingerprint, "images": counts}
+    facts["groups of val"] = None if data.groups is None else len(np.unique(data.groups[split.val]))
     return facts | {"groups": _groups_of(data, split), "given": _is_given(data, split)}
 
 
@@ -560,11 +570,11 @@ def _write_card(folder):
     about = json.loads((folder / _ABOUT).read_bytes())
     model, name = about["model"], _markdown(about["model"]["name"])
     lines = [f"# {name}, fine-tuned: {', '.join(map(_markdown, model['class_names']))}", ""]
-    lines += [f"Saved on {about['date']}. {about['trained']}".strip(), ""]
+    lines += [" ".join(filter(None, [f"Saved on {about['date']}.", about["trained"], about["weighting"]])), ""]
     if model["stopped"]:
         why = "by hand (Ctrl-C)" if model["stopped"] == "Ctrl-C" else f"because {model['stopped']}"
         lines += [f"**Training stopped early**, {why}. These are the weights of epoch {model['epoch']}, the best.", ""]
-    lines += _card_of_inputs(about.get("data"), model["class_names"], _kind_of(model))
+    lines += _card_of_inputs(about.get("data"), model["class_names"], _kind_of(model), model["tried"])
     lines += _card_of_scores(about.get("scores"), about.get("notes", []))
     lines += card_of_tried(model["tried"], _markdown)
     lines += deciding.card(about.get("decisions"), _kind_of(model), model["class_names"])
@@ -601,7 +611,7 @@ def _what_it_sees(model):
     return f"It sees {height} × {width} pixels of an image: {how}."
 
 
-def _card_of_inputs(data, class_names, kind):
+def _card_of_inputs(data, class_names, kind, tried):
     """How many inputs of each class the parts have, and how they were parted."""
     if not data:
         return []
@@ -615,6 +625,8 @@ def _card_of_inputs(data, class_names, kind):
     }[data["groups"]]
     if data["given"]:
         how = f"The parts came with the {kind.name}." + (f" {how}" if data["groups"] else "")
+    if data["groups of val"] == 1 and not tried:
+        how += f" The validation {kind.name} are of one group: nothing tells how groups differ."
     absent = [_markdown(name) for name, n in zip(class_names, data["images"]["test"], strict=True) if not n]
     if absent and any(data["images"]["test"]):
         how += f" No test {kind.one} shows {', '.join(absent)}: the scores say nothing of it."

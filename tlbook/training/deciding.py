@@ -153,7 +153,8 @@ def read(folder):
 def card(about, kind, class_names):
     """Lines of the card: what is promised, and what the test reached."""
     if not about:
-        return []
+        missing = "Calibrated probabilities, sets, `known` and `--cost` are missing"
+        return [f"{missing}: they need {decisions.FEWEST} {kind.name} or more that it was not trained on.", ""]
     on = f"{about['examples']} {kind.name} that it was not trained on"
     if about["by_folds"]:
         on = f"the predictions of {about['examples']} {kind.name} in held-out folds, by fits that did not see them"

@@ -143,7 +143,9 @@ class Run:
         self.recipe, self.objective, self.settings, self.checkpoint = recipe, objective, settings, checkpoint
         self.device, self.dtype = backbone.device, training_dtype(backbone.device, precision)
         self.processes = processes.join(self.device)
-        self.s = torch.from_numpy(objective.weights(data, split.train)).to(self.device)
+        weight = objective.weights(data, split.train)
+        check_weights(data, split.train, weight[split.train], objective)
+        self.s = torch.from_numpy(weight).to(self.device)
         self.y = torch.from_numpy(objective.targets(data)).to(self.device)
 
         # Where it starts, and what may ever learn
@@ -468,6 +470,17 @@ def check_split(data, split):
     if len(counts) < 2 or not np.all(counts):
         absent = [name for name, count in zip(data.class_names, counts, strict=False) if not count]
         raise ValueError(f"classes without a training example: {absent or 'a second one'}. Split so that each has some")
+
+
+def check_weights(data, rows, weight, objective):
+    """Refuse weights (n,) of the training examples at ``rows`` that leave a class nothing to learn from."""
+    weight = np.bincount(data.labels[rows], weight, len(data.class_names))
+    lost = [name for name, w in zip(data.class_names, weight, strict=True) if w == 0]
+    if lost and objective.soft_targets is None:  # these teach classes through other examples too
+        raise ValueError(
+            f"classes whose training examples all have weight 0: {lost}. Give some of them a weight, or leave these "
+            "classes out"
+        )
 
 
 def training_dtype(device, precision):

@@ -41,7 +41,16 @@ from tlbook.table import Table
 from tlbook.training import checkpoints, deciding
 from tlbook.training.classifier import FineTuned
 from tlbook.training.recipes import LPFT
-from tlbook.training.run import check_parts, check_split, mean_and_error, one_ctrl_c, set_head, state_of, training_dtype
+from tlbook.training.run import (
+    check_parts,
+    check_split,
+    check_weights,
+    mean_and_error,
+    one_ctrl_c,
+    set_head,
+    state_of,
+    training_dtype,
+)
 from tlbook.training.tried import Tried
 
 NONE = np.zeros(0, np.int64)
@@ -99,9 +108,10 @@ class Search:
         check_parts(data, split)
         self.pool = np.sort(np.concatenate([split.train, split.val]).astype(np.int64))
         check_split(data, Split(self.pool, NONE, split.test))
+        self.weight = objective.weights(data, self.pool)[self.pool].astype(np.float64)
+        check_weights(data, self.pool, self.weight, objective)
         copy.deepcopy(backbone).fit_to(read_input(data, int(self.pool[0])))  # or an error, before anything is computed
         self.part = data.subset(self.pool)
-        self.weight = objective.weights(data, self.pool)[self.pool].astype(np.float64)
         stages = list(backbone.stages)
         self.stages = tuple(dict.fromkeys([stages[round(MIDDLE * (len(stages) - 1))], "final"]))
         self.features, self.held_out, self.far, self.tried, self.step_seconds = {}, {}, {}, [], None
@@ -412,6 +422,8 @@ class Search:
             return why_not
 
         # The clock
+        if isinstance(candidate, FineTuning) and self.step_seconds is None and self._seconds_left() <= 0:
+            return "not tried: the clock has run out"
         so_far = time.monotonic() - self.started
         seconds = self._seconds_to_fine_tune(candidate) if isinstance(candidate, FineTuning) else so_far
         left, seconds = self._seconds_left(), self.processes.from_first(seconds)
@@ -447,7 +459,10 @@ class Search:
         return (self.settings.epochs * (trained + more) + PREDICTED * predicted) / self.settings.batch_size
 
     def _measure_step(self):
-        """How long a step of fine-tuning takes: the median of three, of a copy, after one to warm up."""
+        """How long a step of fine-tuning takes: the median of three, of a copy, after one to warm up.
+
+        It stops where the clock has run out: what is known by then is enough to say that no more fits.
+        """
         share = self.settings.accumulate * self.processes.size  # a process takes in one forward pass what fits
         rows, seconds = self.pool[: math.ceil(self.settings.batch_size / share)], []
         model = copy.deepcopy(self.backbone).eval()
@@ -460,7 +475,9 @@ class Search:
             z.float().logsumexp(1).sum().backward()
             model.head.weight.grad.sum().item()  # waits for the device
             seconds.append(time.monotonic() - began)
-        return float(np.median(seconds[1:])) * self.settings.batch_size / len(rows) / self.processes.size
+            if self._seconds_left() <= 0:
+                break
+        return float(np.median(seconds[1:] or seconds)) * self.settings.batch_size / len(rows) / self.processes.size
 
     # What is kept on disk, and what is said
 
