@@ -4,7 +4,7 @@ import math
 import re
 import signal
 import types
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ from tlbook.training.classifier import FineTuned
 from tlbook.training.recipes import LPFT, Auto
 from tlbook.training.run import Settings
 from tlbook.training.search import FineTuning, Probe, Search
-from tlbook.training.tried import card_of_tried
+from tlbook.training.tried import Tried, card_of_tried
 
 pytestmark = pytest.mark.usefixtures("one_thread_and_own_cache")
 
@@ -194,6 +194,13 @@ def test_none_is_kept_that_is_worse_than_a_simpler_one_that_was_not_good_enough(
 def test_parts_that_overlap_are_refused_before_they_are_joined():
     with pytest.raises(ValueError, match="is in train and in val"):
         searched(split=Split(SPLIT.train, SPLIT.train, SPLIT.test))
+
+
+def test_losses_that_are_all_the_least_that_can_be_told_have_no_interval():
+    row = asdict(Tried("probe", 0.033, 0.033, 0.033, 1.0))
+    assert "| 0.033 | too few to tell | 1.000 |" in "\n".join(card_of_tried([row], str))
+    assert "too few to tell" in search._line(Tried(**row))
+    assert "0.030 … 0.036" in "\n".join(card_of_tried([row | {"low": 0.03, "high": 0.036}], str))
 
 
 def test_differences_that_so_few_examples_cannot_show_are_none():

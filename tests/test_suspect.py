@@ -311,6 +311,23 @@ def test_texts_get_the_checks_that_apply():
     assert not found.serious and "the order of the examples" in repr(found)
 
 
+def test_a_fact_that_so_few_cannot_settle_is_not_said_to_tell_nothing():
+    """A size that tells the label in two groups of three, and half of it in the third."""
+    rng = np.random.default_rng(0)
+    labels, groups = np.tile(np.repeat([0, 1], 6), 3), np.repeat(["x", "y", "z"], 12)
+    X = rng.normal(size=(36, 8)).astype(np.float32)
+    features, texts = Features(X, labels, groups, {"X": slice(0, 8)}), [f"text {i}" for i in range(36)]
+    told = np.where((groups == "z") & (np.arange(36) % 2 == 0), 1 - labels, labels)
+    size, nothing = Fact("the size", told + rng.random(36)), Fact("chance", rng.random(36))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tlbook.leaks.facts_of", lambda data, rows: [size, nothing])
+        found = tl.suspect(Dataset(texts, labels, ("a", "b"), groups), features=features)
+    told = [words for words in found.fine if "fact that is known" in words or "accused" in words]
+    assert "no fact that is known without a pixel says the label: chance" in told
+    (auc,) = (float(row["label from it"]) for row in found.facts if row["fact"] == "the size")
+    assert 0.6 < auc < 0.95 and f"the size is not accused: 3 groups do not settle its AUC of {auc:.2f}" in told
+
+
 def test_texts_that_begin_alike_are_found(tmp_path):
     rng = np.random.default_rng(0)
     rows = [f"{'good' if i % 2 else 'bad'} film number {rng.integers(10**9)},{i % 2}" for i in range(60)]

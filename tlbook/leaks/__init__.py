@@ -256,26 +256,31 @@ def _score_kept_together(case, cluster):
 def _facts(case):
     """Does something that is known without a pixel say the label?"""
     nearest = readings.nearest_within(case.z[case.rows], case.y, case.held)
-    is_sorted = (np.diff(case.y) >= 0).all()
+    is_sorted, small = (np.diff(case.y) >= 0).all(), []
     for fact in case.facts:
         shown = readings.fact_from_features(fact, nearest, case.y, case.seed)
         row = {"fact": fact.name, "label from it": "–", "shown in the features": shown.auc}
         if fact.name == "the order of the examples" and is_sorted:
             row["label from it"] = "sorted by class"
         else:
-            row |= _judge_fact(case, fact, shown)
+            auc = _judge_fact(case, fact, shown)
+            row["label from it"] = f"{auc:.3f}"
+            small += [fact.name] if auc <= 0.5 + readings.MARGIN else []
         case.table.append(row)
     accused = any(f.check in ("facts", "order") for f in case.findings)
-    if case.facts and not accused:
-        case.fine.append("no fact that is known without a pixel says the label: " + _and([f.name for f in case.facts]))
+    if small and not accused:
+        case.fine.append("no fact that is known without a pixel says the label: " + _and(small))
 
 
 def _judge_fact(case, fact, shown):
-    """Add a finding where a fact alone predicts the label; the row's numbers."""
+    """The AUC of a fact alone; adds a finding where it predicts the label, and a word where that is not settled."""
     p, found = readings.label_from(fact, case.y, case.held, case.seed)
     scored = evaluate(p, case.y, groups=case.held, resamples=1)
     is_shown = shown.auc >= 0.5 + readings.MARGIN / 2 and case.is_sure(shown.p)
-    if case.is_sure(found.p) and case.low(scored) > 0.5 + readings.MARGIN and not _is_content(case, fact, scored):
+    is_settled = case.is_sure(found.p) and case.low(scored) > 0.5 + readings.MARGIN
+    if is_settled and _is_content(case, fact, scored):
+        case.fine.append(f"{fact.name} is not accused: its AUC of {found.auc:.2f} is that of what each picture needs")
+    elif is_settled:
         is_name = fact.name.startswith("the order")
         seen = f"of an image, its look-alike is nearer in it than another of its class with probability {shown.auc:.2f}"
         case.add(
@@ -293,7 +298,10 @@ def _judge_fact(case, fact, shown):
             found.auc,
             examples=_extremes(fact, case),
         )
-    return {"label from it": f"{found.auc:.3f}"}
+    elif found.auc > 0.5 + readings.MARGIN:
+        units = f"{len(case.y):,} examples" if case.held is None else f"{len(np.unique(case.held)):,} groups"
+        case.fine.append(f"{fact.name} is not accused: {units} do not settle its AUC of {found.auc:.2f}")
+    return found.auc
 
 
 def _remedy(fact, is_shown):

@@ -51,7 +51,7 @@ from tlbook.training.run import (
     state_of,
     training_dtype,
 )
-from tlbook.training.tried import Tried
+from tlbook.training.tried import Tried, width_in_words
 
 NONE = np.zeros(0, np.int64)
 PREDICTED = 0.35  # what a prediction costs of a step of training
@@ -566,7 +566,7 @@ def _complexity(candidate):
 def _line(row):
     if row.log_loss is None:
         return f"{row.name:<36} {row.note}"
-    interval = f"{row.low:.3f} to {row.high:.3f}"
+    interval = width_in_words(row.low, row.high, " to ")
     return f"{row.name:<36} {row.log_loss:>8.3f}  {interval:<16} {row.auc:>5.3f} {row.seconds:>8.1f}"
 
 

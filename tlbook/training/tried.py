@@ -29,6 +29,11 @@ class Tried:
     note: str = ""
 
 
+def width_in_words(low, high, between):
+    """An interval; or, where all losses are the least that so few examples can tell, that these tell none."""
+    return "too few to tell" if low == high else f"{low:.3f}{between}{high:.3f}"
+
+
 def card_of_tried(rows, markdown):
     """Lines of a saved model's card: what was tried (as dicts), on which evidence one was kept. markdown: escapes."""
     if not rows:
@@ -40,7 +45,7 @@ def card_of_tried(rows, markdown):
         if row["log_loss"] is None:
             lines += [f"| {name} | {markdown(row['note'])} | | | |"]
             continue
-        interval = f"{row['low']:.3f} … {row['high']:.3f}"
+        interval = width_in_words(row["low"], row["high"], " … ")
         auc = "–" if row["auc"] is None else f"{row['auc']:.3f}"  # the judged ones are of one class
         lines += [f"| {name} | {row['log_loss']:.3f} | {interval} | {auc} | {row['seconds']:.1f} |"]
     notes = [f"{row['name']}: {row['note']}." for row in rows if row["note"] and row["log_loss"] is not None]
