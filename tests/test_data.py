@@ -87,7 +87,7 @@ def test_no_group_is_on_two_sides_and_every_example_is_on_one(draw):
         try:
             splits = [data.split(seed=seed), *data.folds(3, val=0.3, seed=seed)]
         except ValueError as error:
-            assert "1 groups cannot be divided into 2 parts" in str(error)  # one group holds nearly all
+            assert "1 group cannot be divided into 2 parts" in str(error)  # one group holds nearly all
             return
     for split in splits:
         assert sorted(np.concatenate(split)) == list(range(n))

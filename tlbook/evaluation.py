@@ -76,7 +76,10 @@ class Evaluation:
         return []
 
     def __repr__(self):
-        of, units = ("examples", "") if self.groups is None else ("groups", f" in {len(np.unique(self.groups))} groups")
+        of, units = "examples", ""
+        if self.groups is not None:
+            number = len(np.unique(self.groups))
+            of, units = "groups", f" in {number} group{'s' if number > 1 else ''}"
         lines = [f"{len(self.labels):,} examples{units}; 95 % intervals: bootstrap over {of}, of this training alone"]
         for metric in METRICS:
             low, high = self.interval[metric]

@@ -65,7 +65,8 @@ def _stratified_group_parts(labels, groups, shares, edges, rng, draws):
                 "the groups of a test that was drawn before do not count. A split into train, val and test needs 3 "
                 "groups of the data, and 10 or more to tell how groups differ"
             )
-        raise ValueError(f"{len(names)} groups cannot be divided into {len(shares)} parts: {why}")
+        left = f"{len(names)} group{'s' if len(names) > 1 else ''}"
+        raise ValueError(f"{left} cannot be divided into {len(shares)} parts: {why}")
     counts = np.zeros((len(names), labels.max() + 1))  # of each class in each group
     np.add.at(counts, (group, labels), 1)
     wanted = np.outer(shares, counts.sum(0))

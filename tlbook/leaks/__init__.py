@@ -279,7 +279,7 @@ def _judge_fact(case, fact, shown):
     is_shown = shown.auc >= 0.5 + readings.MARGIN / 2 and case.is_sure(shown.p)
     is_settled = case.is_sure(found.p) and case.low(scored) > 0.5 + readings.MARGIN
     if is_settled and _is_content(case, fact, scored):
-        case.fine.append(f"{fact.name} is not accused: its AUC of {found.auc:.2f} is that of what each picture needs")
+        case.fine.append(f"{fact.name} is not accused: what each picture needs may explain its AUC of {found.auc:.2f}")
     elif is_settled:
         is_name = fact.name.startswith("the order")
         seen = f"of an image, its look-alike is nearer in it than another of its class with probability {shown.auc:.2f}"
