@@ -114,6 +114,16 @@ def test_predict_refuses_what_is_no_input_and_no_batch_size(tmp_path):
         found.evaluate(DATA, [])
 
 
+def test_probabilities_are_the_mean_over_the_views_asked_for():
+    found, mirrored = untrained(DATA), Dataset([x.flip(-1) for x in DATA.inputs], DATA.labels, DATA.class_names)
+    one, other = found.predict(DATA), found.predict(mirrored)
+    both = found.predict(DATA, views=("identity", "hflip"))
+    assert np.allclose(both, (one + other) / 2) and not np.allclose(one, other)
+    assert np.array_equal(found.predict(iter(DATA.inputs), views="hflip"), other)
+    with pytest.raises(ValueError, match="unknown view 'upside'"):
+        found.predict(DATA, views="upside")
+
+
 def test_a_model_is_not_saved_over_something_else(tmp_path):
     (tmp_path / "thesis.tex").write_text("my only copy")
     with pytest.raises(FileExistsError, match="choose another"):

@@ -86,7 +86,7 @@ def test_bold_words_are_the_terms_of_the_glossary_and_every_term_is_used():
 def test_a_term_is_explained_no_later_than_in_the_lesson_that_the_glossary_names():
     for entry in frame.glossary():
         first = next(
-            path.name[:2] for path, lesson in LESSONS.items() if forms(entry) & {*map(str.lower, bold(lesson))}
+            frame.number(path) for path, lesson in LESSONS.items() if forms(entry) & {*map(str.lower, bold(lesson))}
         )
         assert first == entry["lesson"], entry["term"]
 

@@ -32,7 +32,7 @@ class _Messages(typer.core.TyperGroup):
         except (typer.Exit, typer.Abort):  # both are RuntimeErrors
             raise
         except KeyboardInterrupt:
-            typer.echo("Stopped by Ctrl-C: nothing half-written is left", err=True)
+            typer.echo("\nStopped by Ctrl-C: nothing half-written is left", err=True)  # ^C stands on the line
             raise typer.Exit(130) from None
         except (ValueError, OSError, RuntimeError, ModuleNotFoundError) as error:
             rank = os.environ.get("RANK", "0") if "WORLD_SIZE" in os.environ else "0"

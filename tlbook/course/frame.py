@@ -73,6 +73,11 @@ def lessons():
     return [*sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb")), *sorted(NOTEBOOKS.glob("appendix_*.ipynb"))]
 
 
+def number(path):
+    """What the glossary calls a lesson: "04", or the name of an appendix."""
+    return path.name[:2] if path.name[0].isdigit() else path.stem
+
+
 def references():
     return json.loads((HERE / "references.json").read_text(encoding="utf-8"))
 
@@ -158,8 +163,7 @@ def framed(path, titles):
 
 def glossary_page():
     """The glossary as Markdown: from English, and from Chinese in the order of the signs (Latin letters first)."""
-    links = {path.name[:2]: path.name for path in lessons()}
-    where = {number: f"[{number}](notebooks/{name})" for number, name in links.items()}
+    where = {number(path): f"[{number(path).replace('_', ': ')}](notebooks/{path.name})" for path in lessons()}
     english, chinese = glossary(), sorted(glossary(), key=lambda t: t["zh"].lstrip("（").lower())
     to_chinese = [
         f"| {t['term']} | {t['zh']} | {t['meaning']} | {where.get(t['lesson'], t['lesson'])} |" for t in english
@@ -171,6 +175,8 @@ def glossary_page():
             "",
             "Each term is set in bold in the lesson where it is explained. [Course map](README.md#course-map) · "
             "[from Chinese](#从中文查起)",
+            "",
+            "每个术语在讲解它的那一课里以粗体标出。",
             "",
             "| term | 中文 | meaning | lesson |",
             "| --- | --- | --- | --- |",

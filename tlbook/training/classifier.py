@@ -18,8 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from tlbook import cache, decisions, images, progress
-from tlbook.arguments import whole_number
+from tlbook import arguments, cache, decisions, images, progress
 from tlbook.data import Dataset
 from tlbook.device import memory_kept
 from tlbook.evaluation import METRICS, evaluate
@@ -71,19 +70,29 @@ class FineTuned:
         """Whether the training came to its last epoch."""
         return not self.stopped
 
-    def predict(self, inputs, *, batch_size=None):
+    def predict(self, inputs, *, views=("identity",), batch_size=None):
         """Return (N, K) float64 probabilities, computed in float32; rows sum to 1.
 
         Args:
             inputs: a Dataset; N inputs; one input (N is 1); the path of a file; or of a folder, whose files are
                 taken in the order of their paths (`tlbook.images.find`). Images of any mode and size. Strings are
                 texts where the model reads texts: there a path is a ``Path``.
+            views: of the model's ``views``; the probabilities are the mean over them, such as ("identity", "hflip"),
+                which reads and computes everything once for each. Whether that helps, a validation part tells.
 
         Raises:
-            ValueError: an image that cannot be read, a folder without images, an empty list, a batch_size that is no
-                whole number above 0. FileNotFoundError: no such path.
+            ValueError: an image that cannot be read, a folder without images, an empty list, an unknown view, a
+                batch_size that is no whole number above 0. FileNotFoundError: no such path.
         """
-        return self._through(lambda x, n: probabilities(self.model, x, len(self.class_names), n), inputs, batch_size)
+        data, shown = self._data_of(inputs), [self.model.view(name) for name in arguments.names("views", views)]
+
+        def seen_through(view):
+            def compute(batches, n):
+                return probabilities(self.model, map(view, batches), len(self.class_names), n)
+
+            return self._through(compute, data, batch_size)
+
+        return np.mean([seen_through(view) for view in shown], axis=0)
 
     def probabilities_and_features(self, inputs, *, batch_size=None):
         """Return what `predict` does, and (N, D) float32 features of the last stage, from one forward pass."""
@@ -93,7 +102,7 @@ class FineTuned:
             with in_eval_mode(self.model):
                 return gathered(network, x, n, "float32")
 
-        z = self._through(both, inputs, batch_size)
+        z = self._through(both, self._data_of(inputs), batch_size)
         return z[:, :K].double().softmax(1).numpy(), z[:, K:].float().numpy()
 
     def decide(self, inputs, *, costs=None, batch_size=None):
@@ -145,14 +154,21 @@ class FineTuned:
             raise ValueError(f"costs names {unknown[0]!r}, and the classes are {', '.join(names)}")
         return np.array([float(costs.get(name, 1.0)) for name in names])
 
-    def _through(self, compute, inputs, batch_size):
-        """What ``compute`` makes of prepared batches of the inputs and their number."""
-        size = eval_batch_size(self.model.device) if batch_size is None else whole_number("batch_size", batch_size, 1)
+    def _data_of(self, inputs):
+        """What `predict` was given, as a Dataset."""
         if isinstance(inputs, Dataset):
-            data = inputs
-        else:
-            inputs = self._inputs(inputs)
-            data = Dataset(inputs, np.zeros(len(inputs), int), self.class_names)
+            return inputs
+        kind = KINDS.get(self.model.kind)
+        inputs = list(inputs) if kind is None else images.inputs_of(inputs, kind)
+        return Dataset(inputs, np.zeros(len(inputs), int), self.class_names)
+
+    def _through(self, compute, data, batch_size):
+        """What ``compute`` makes of prepared batches of the examples and their number."""
+        size = (
+            eval_batch_size(self.model.device)
+            if batch_size is None
+            else arguments.whole_number("batch_size", batch_size, 1)
+        )
         batches = [range(i, min(i + size, len(data))) for i in range(0, len(data), size)]
         with memory_kept(self.model.device), closing(load(data, batches, [self.model])) as loaded:
             shown = (x for (x,) in progress.track(loaded, len(batches), "predicting", " batches"))
@@ -229,11 +245,6 @@ class FineTuned:
             RuntimeError: they differ by more than 1e-4; nothing is written then.
         """
         return write_onnx(path, self.model, class_names=json.dumps(_as_json(self.class_names)))
-
-    def _inputs(self, given):
-        """What `predict` was given, as a sequence of inputs."""
-        kind = KINDS.get(self.model.kind)
-        return list(given) if kind is None else images.inputs_of(given, kind)
 
     def _facts(self):
         facts = {"name": self.model.name, "kind": self.model.kind, **self.model.facts()}
