@@ -7,7 +7,8 @@ Start at the probe or at a random head × hold BatchNorm's statistics or let the
 or ten times that: eight arms, each trained for the same three epochs at the same learning rate and with the same order
 of examples, on two halves of the panels, so that all 44 panels are judged. ``SEEDS`` says with which training seeds.
 Nothing is chosen by validation: the last epoch is kept. Writes benchmarks/results/probe_start.json. Fits are kept in
-build/probe_start as they end, so that a run that was cut goes on where it was: remove that folder to start anew.
+results/probe_start as they end, with what they say of every cell, so that a run that was cut goes on where it was:
+remove that folder to start anew.
 """
 
 import itertools
@@ -24,7 +25,7 @@ from tlbook.evaluation import _draws, _interval
 from tlbook.training.recipes import LPFT, Full
 
 HERE = Path(__file__).parent
-FITS = HERE.parent / "build" / "probe_start"
+FITS = HERE / "results" / "probe_start"
 SIZE, EPOCHS, LR, SEEDS = 64, 3, 3e-4, (0, 1, 2)
 SWITCHES = itertools.product((10.0, 1.0), (True, False), (True, False))
 ARMS = [(probe, held, rate) for rate, probe, held in SWITCHES]  # probe start, BatchNorm held, head's rate
@@ -40,7 +41,7 @@ def file_of(arm, half, seed):
 
 
 def fit(arm, data, fold, seed):
-    """{"p": test probabilities, "seconds": …} of one arm on one half, from disk if it was fitted before."""
+    """{"p": test probabilities of the second class, "seconds": …} of one arm on one half, from disk if it was fitted."""
 
     def make():
         probe, held, rate = arm
@@ -48,13 +49,19 @@ def fit(arm, data, fold, seed):
         start = time.perf_counter()
         how = {"epochs": EPOCHS, "lr": LR, "augment": "flips", "seed": seed}
         found = tl.finetune(tl.load_backbone(), data, fold[1], recipe=recipe, **how)
-        return {"seconds": time.perf_counter() - start, "p": found.predict(data.subset(fold[1].test)).tolist()}
+        p = found.predict(data.subset(fold[1].test))[:, 1]
+        return {"seconds": round(time.perf_counter() - start, 1), "p": p.round(5).tolist()}
 
     return kept(file_of(arm, fold[0], seed), make)
 
 
 def auc_of(p, data, fold):
-    return tl.evaluate(p, data.labels[fold.test], resamples=1).auc
+    return tl.evaluate(of_both(p), data.labels[fold.test], resamples=1).auc
+
+
+def of_both(p):
+    """(N, 2) of the probabilities (N,) of the second class."""
+    return np.stack([1 - np.asarray(p), p], 1)
 
 
 def mean_over_seeds(judged):
@@ -84,7 +91,9 @@ def main():
     # The arms, each a mean over seeds
     judged = {
         (arm, seed): tl.evaluate(
-            np.concatenate([fits[arm, k, seed]["p"] for k, _ in folds]), data.labels[index], groups=data.groups[index]
+            of_both(np.concatenate([fits[arm, k, seed]["p"] for k, _ in folds])),
+            data.labels[index],
+            groups=data.groups[index],
         )
         for arm in arms
         for seed in SEEDS
