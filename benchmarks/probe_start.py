@@ -1,19 +1,19 @@
 """Why is LP-FT ahead of full fine-tuning? The two recipes differ in three things; here each of them is switched alone.
 
-    python benchmarks/probe_start.py             # fits what is not fitted yet
-    python benchmarks/probe_start.py --so-far    # the table of the arms that are fitted
+    python benchmarks/probe_start.py              # fits what is not fitted yet, with three training seeds
+    python benchmarks/probe_start.py --seeds 1    # with one
 
 Start at the probe or at a random head × hold BatchNorm's statistics or let them move × the head's rate as the rest's
 or ten times that: eight arms, each trained for the same three epochs at the same learning rate and with the same order
-of examples, on two halves of the panels, so that all 44 panels are judged. ``SEEDS`` says with which training seeds.
+of examples, on two halves of the panels, so that all 44 panels are judged.
 Nothing is chosen by validation: the last epoch is kept. Writes benchmarks/results/probe_start.json. Fits are kept in
 results/probe_start as they end, with what they say of every cell, so that a run that was cut goes on where it was:
 remove that folder to start anew.
 """
 
+import argparse
 import itertools
 import json
-import sys
 import time
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from tlbook.training.recipes import LPFT, Full
 
 HERE = Path(__file__).parent
 FITS = HERE / "results" / "probe_start"
-SIZE, EPOCHS, LR, SEEDS = 64, 3, 3e-4, (0, 1, 2)
+SIZE, EPOCHS, LR = 64, 3, 3e-4
 SWITCHES = itertools.product((10.0, 1.0), (True, False), (True, False))
 ARMS = [(probe, held, rate) for rate, probe, held in SWITCHES]  # probe start, BatchNorm held, head's rate
 
@@ -41,7 +41,7 @@ def file_of(arm, half, seed):
 
 
 def fit(arm, data, fold, seed):
-    """{"p": test probabilities of the second class, "seconds": …} of one arm on one half, from disk if it was fitted."""
+    """{"p": test probabilities of the second class, "seconds": …} of one arm on one half, from disk if it is there."""
 
     def make():
         probe, held, rate = arm
@@ -78,13 +78,12 @@ def effect(found, sign):
 
 
 def main():
-    data = tl.data.solar_cells(SIZE)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3)
+    seeds, data = range(parser.parse_args().seeds), tl.data.solar_cells(SIZE)
     folds = list(enumerate(data.folds(2, by="group", val=0, seed=0)))
-    arms = ARMS
-    if "--so-far" in sys.argv:
-        arms = [arm for arm in ARMS if all(file_of(arm, k, seed).exists() for k, _ in folds for seed in SEEDS)]
     fits = {
-        (arm, fold[0], seed): fit(arm, data, fold, seed) for seed, arm, fold in itertools.product(SEEDS, arms, folds)
+        (arm, fold[0], seed): fit(arm, data, fold, seed) for seed, arm, fold in itertools.product(seeds, ARMS, folds)
     }
     index = np.concatenate([fold.test for _, fold in folds])
 
@@ -95,41 +94,34 @@ def main():
             data.labels[index],
             groups=data.groups[index],
         )
-        for arm in arms
-        for seed in SEEDS
+        for arm in ARMS
+        for seed in seeds
     }
-    found = {arm: mean_over_seeds([judged[arm, seed] for seed in SEEDS]) for arm in arms}
+    found = {arm: mean_over_seeds([judged[arm, seed] for seed in seeds]) for arm in ARMS}
     table = [
         {"probe start": arm[0], "BatchNorm held": arm[1], "head's rate": arm[2], **effect(found, {arm: 1.0})}
-        | {"AUC of each seed": [judged[arm, seed].auc for seed in SEEDS]}
-        | {"AUC of each half, first seed": [auc_of(fits[arm, k, SEEDS[0]]["p"], data, fold) for k, fold in folds]}
-        | {"within panels": float(np.mean([judged[arm, seed].within_group_auc for seed in SEEDS]))}
-        | {"seconds a fit, median": float(np.median([fits[arm, k, s]["seconds"] for k, _ in folds for s in SEEDS]))}
-        for arm in arms
+        | {"AUC of each seed": [judged[arm, seed].auc for seed in seeds]}
+        | {"AUC of each half, first seed": [auc_of(fits[arm, k, seeds[0]]["p"], data, fold) for k, fold in folds]}
+        | {"within panels": float(np.mean([judged[arm, seed].within_group_auc for seed in seeds]))}
+        | {"seconds a fit, median": float(np.median([fits[arm, k, s]["seconds"] for k, _ in folds for s in seeds]))}
+        for arm in ARMS
     ]
 
     # What one switch does: two arms that differ in it alone, and half of all arms less the other half
     effects, on = {}, {"probe start": True, "BatchNorm held": True, "head's rate": 1.0}
     for k, name in enumerate(on):
-        flipped = {
-            arm: next(a for a in ARMS if a[k] != arm[k] and a[:k] + a[k + 1 :] == arm[:k] + arm[k + 1 :])
-            for arm in arms
-        }
-        for arm, off in flipped.items():
-            if arm[k] == on[name] and off in arms:
-                effects[f"{name}: {name_of(arm)} − {name_of(off)}"] = effect(found, {arm: 1, off: -1})
-        if len(arms) == len(ARMS):
-            effects[f"{name}, all arms"] = effect(found, {arm: (1 if arm[k] == on[name] else -1) / 4 for arm in arms})
-    lp_ft, full = (True, True, 1.0), (False, False, 10.0)
-    if lp_ft in arms and full in arms:
-        effects["LP-FT − full"] = effect(found, {lp_ft: 1, full: -1})
+        for arm in (arm for arm in ARMS if arm[k] == on[name]):
+            (off,) = (a for a in ARMS if a[k] != arm[k] and a[:k] + a[k + 1 :] == arm[:k] + arm[k + 1 :])
+            effects[f"{name}: {name_of(arm)} − {name_of(off)}"] = effect(found, {arm: 1, off: -1})
+        effects[f"{name}, all arms"] = effect(found, {arm: (1 if arm[k] == on[name] else -1) / 4 for arm in ARMS})
+    effects["LP-FT − full"] = effect(found, {(True, True, 1.0): 1, (False, False, 10.0): -1})
 
     result = {
-        **about("python benchmarks/probe_start.py"),
+        **about(f"python benchmarks/probe_start.py --seeds {len(seeds)}"),
         "size": SIZE,
         "epochs": EPOCHS,
         "lr": LR,
-        "seeds": list(SEEDS),
+        "seeds": list(seeds),
         "arms": table,
         "effects": effects,
     }
