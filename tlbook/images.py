@@ -77,15 +77,46 @@ def to_rgb(image):
     neighbours. Where darkness means something, scale all images of the camera by one factor yourself, to 8 bits. Colour
     of 16 bits a channel has already lost its low byte when Pillow hands it over.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
-    image = ImageOps.exif_transpose(image)
+    image = _upright(image)
     if image.mode.startswith("I") or image.mode == "F":
         image = Image.fromarray(_to_8_bits(np.asarray(image)))
     elif image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+    image = image.convert("RGB")
+    image.info = {key: value for key, value in image.info.items() if not _tells_orientation(key)}
+    return image
+
+
+def _upright(image):
+    """Turn a PIL image as its EXIF orientation says; EXIF that cannot be read says nothing.
+
+    ``PIL.ImageOps.exif_transpose`` also writes the EXIF anew, and fails where any other entry in it is damaged.
+    """
+    from PIL.Image import Transpose
+
+    image.load()  # turns a TIFF by itself, and takes the orientation out
+    try:
+        orientation = image.getexif().get(0x0112)
+    except Exception:  # damaged in any way
+        return image
+    turn = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }.get(orientation)
+    return image if turn is None else image.transpose(turn)
+
+
+def _tells_orientation(key):
+    """Whether an entry of this key in ``image.info`` is EXIF or XMP."""
+    return any(word in str(key).lower() for word in ("exif", "xmp"))
 
 
 def _to_8_bits(values):
@@ -117,7 +148,7 @@ def may_be_shared(image):
     """
     from PIL import ImageFile
 
-    late = any("exif" in str(key).lower() or "xmp" in str(key).lower() for key in image.info)
+    late = any(map(_tells_orientation, image.info))
     return not isinstance(image, ImageFile.ImageFile) and image.palette is None and not late
 
 
