@@ -605,9 +605,42 @@ def test_groups_from_a_file(folder, tmp_path):
         table.write_bytes(content)
         with pytest.raises(ValueError, match="groups.csv is not a CSV file"):
             tl.data.image_folder(folder, groups=table)
-    table.write_text("file,panel\n")
+    table.write_text("file,panel\na,b\n")
     with pytest.raises(ValueError, match="must begin with the line path,group"):
         tl.data.image_folder(folder, groups=table)
+
+
+def test_a_groups_file_is_read_as_people_have_it_or_says_what_it_lacks(folder, tmp_path):
+    paths, table = tl.data.image_folder(folder).columns["path"], tmp_path / "groups.csv"
+    lines = ["path,group", "", *(f"{path},{i % 9}".replace("/", "\\") for i, path in enumerate(paths)), ",", ""]
+    table.write_text("\n".join(lines))
+    assert tl.data.image_folder(folder, groups=table).groups.tolist() == [str(i % 9) for i in range(36)]
+    table.write_text("\n".join(lines).replace(",", ";"))
+    with pytest.raises(ValueError, match="groups.csv separates its columns by semicolons: save it with commas"):
+        tl.data.image_folder(folder, groups=table)
+    with pytest.raises(FileNotFoundError, match="none.csv does not exist"):
+        tl.data.image_folder(folder, groups=tmp_path / "none.csv")
+    with pytest.raises(ValueError, match="cannot be read as a CSV file .Is a directory"):
+        tl.data.image_folder(folder, groups=tmp_path)
+
+
+def test_images_without_folders_are_one_line_that_says_to_make_them(tmp_path):
+    for i in range(20):
+        Image.new("L", (9, 9)).save(tmp_path / f"{i}.png")
+    for on_error in ("raise", "skip"):
+        with pytest.raises(
+            ValueError, match="^.* holds 20 images and no folder in it: make a folder for each class.*$"
+        ):
+            tl.data.image_folder(tmp_path, on_error=on_error)
+
+
+@pytest.mark.parametrize("name", ["table.tsv", "table.xlsx", "table.json", "image.png", "file"])
+def test_a_file_that_is_not_taken_says_what_is(name, tmp_path):
+    (tmp_path / name).write_text("path\tlabel\n")
+    with pytest.raises(
+        ValueError, match=f"{name} is none of what is taken: a folder .*; a .csv file, .*; an .npz file"
+    ):
+        tl.data.folder(tmp_path / name)
 
 
 def test_near_duplicates_across_a_split_are_reported(folder, tmp_path):

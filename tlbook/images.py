@@ -1,6 +1,5 @@
 """Image files as people have them: found in folders, decoded to RGB one at a time, or named as broken."""
 
-import csv
 import functools
 import hashlib
 import math
@@ -384,7 +383,7 @@ def groups_of(paths, root, groups):
     names = [path.relative_to(root).as_posix() for path in paths]
     if callable(groups):
         return np.array([groups(name) for name in names])
-    known = _read_groups(groups)
+    known = _read_groups(groups, set(map(_normal, names)))
     missing = [name for name in names if _normal(name) not in known]
     if missing:
         raise ValueError(
@@ -394,22 +393,20 @@ def groups_of(paths, root, groups):
     return np.array([known[_normal(name)] for name in names])
 
 
-def _read_groups(table):
-    """{path: group} from a CSV file of path,group."""
-    try:
-        with Path(table).open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.reader(file))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{table} is not a CSV file in UTF-8 ({error}): save it as such") from None
-    if not rows or [cell.strip().lower() for cell in rows[0]] != ["path", "group"]:
-        raise ValueError(f"{table} must begin with the line path,group")
+def _read_groups(table, names):
+    """{path: group} from a CSV file of path,group; \\ is / in a path, unless it is one of ``names`` as it stands."""
+    from tlbook.kinds import read_table
+
+    columns, _ = read_table(table)
+    if set(columns) != {"path", "group"}:
+        raise ValueError(f"{table} must begin with the line path,group, and names {', '.join(columns)}")
 
     known = {}
-    for row in rows[1:]:
-        if len(row) == 2 and row[1].strip():
-            path, group = _normal(row[0].strip()), row[1].strip()
-            if known.setdefault(path, group) != group:
-                raise ValueError(f"{table} puts {path} in group {known[path]} and in group {group}: leave one of them")
+    for path, group in zip(columns["path"], map(str.strip, columns["group"]), strict=True):
+        path = _normal(path.strip())
+        path = path if path in names else path.replace("\\", "/")
+        if group and known.setdefault(path, group) != group:
+            raise ValueError(f"{table} puts {path} in group {known[path]} and in group {group}: leave one of them")
     return known
 
 

@@ -78,9 +78,12 @@ def folder(path, *, groups=None, labels=None, on_error="raise"):
 
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
-    suffix = Path(path).suffix.lower()
+    suffix = "" if Path(path).is_dir() else Path(path).suffix.lower()
     if groups is not None and (labels is not None or suffix in (".csv", ".npz")):
-        raise ValueError(f"groups of a CSV or .npz file stand in its column 'group', not in {groups!r}")
+        raise ValueError(
+            f"groups of a CSV or .npz file stand in its column 'group', and groups={str(groups)!r} was given too: put "
+            "them there, and leave groups (--groups) out"
+        )
     if labels is not None:
         if not Path(path).is_dir():
             raise FileNotFoundError(f"{path} is not a folder: paths in {labels} are relative to one")
@@ -89,6 +92,11 @@ def folder(path, *, groups=None, labels=None, on_error="raise"):
         return tables.table(Path(path), None, on_error)
     if suffix in (".npz", ".npy"):
         return tables.arrays(Path(path), on_error)
+    if Path(path).is_file():
+        raise ValueError(
+            f"{path} is none of what is taken: a folder that holds a folder of files for each class; a .csv file, with "
+            "commas, of path,label or text,label; an .npz file of images X and labels y"
+        )
     return _class_folder(path, kind_of(path), groups, on_error)
 
 
@@ -133,6 +141,11 @@ def _files_of_classes(root, part_of, kind):
     level = 1 if part_of else 0  # of the class in a path
     classes = _folders_in(folders[0]) if part_of else folders
     found, others = images.find(root, kind.why_not)
+    if found and not classes:
+        raise ValueError(
+            f"{root} holds {len(found)} {kind.name} and no folder in it: make a folder for each class, and move the "
+            f"{kind.name} of the class there"
+        )
     place = {f: f.relative_to(root).parts for f in found}
     bits, problems = images.check([f for f in found if len(place[f]) >= level + 2], kind.bits, kind.name)
     of_class = {folder.name: [] for folder in classes}
@@ -203,6 +216,7 @@ def raise_or_warn(root, problems, on_error):
         return
     if on_error == "raise":
         raise ValueError(
-            f"{len(problems)} problems in {root}:\n  {listed(problems)}\nMend or remove them, or pass on_error='skip'"
+            f"{len(problems)} problems in {root}:\n  {listed(problems)}\nMend or remove them, or pass "
+            "on_error='skip' (--skip)"
         )
     warnings.warn(f"{len(problems)} problems in {root} passed over:\n  {listed(problems)}", stacklevel=3)
