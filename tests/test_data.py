@@ -202,6 +202,15 @@ def test_a_class_of_the_fewest_images_is_in_every_part_and_can_be_cross_validate
     assert few == 4
 
 
+def test_two_classes_of_one_name_are_refused():
+    for make in (
+        lambda: from_dataset([("good", 1), ("bad", 0)], class_names=("a", "a")),
+        lambda: Dataset(["good", "bad"], [1, 0], (1, "1")),
+    ):
+        with pytest.raises(ValueError, match="class_names holds .* 2 times: give each class its own name"):
+            make()
+
+
 def test_a_part_without_a_class_is_said():
     data = Dataset(list(range(12)), [0, 1] * 5 + [2, 2], ("a", "b", "rare"), np.repeat(np.arange(6), 2))
     for tested, says in ((5, "the train part has no example of rare: .* not learnt"), (0, "test .* not judged")):
@@ -221,7 +230,7 @@ def test_a_split_that_is_given_is_taken():
     assert drawn.test.tolist() == np.flatnonzero(part == "test").tolist() and len(drawn.val) == 3
     assert sorted(np.concatenate(drawn)) == list(range(20))
     assert not len(numbers(data.labels, part=np.where(part == "val", "train", part)).split(by="given", val=0).val)
-    with pytest.raises(ValueError, match="no test part, only .*rename 'val' to 'test'"):
+    with pytest.raises(ValueError, match="no test part, only .*column split.*rename 'val' to 'test'"):
         numbers(data.labels, part=np.where(part == "test", "val", part)).split(by="given")
     with pytest.raises(ValueError, match="no train part"):
         numbers(data.labels, part=["test"] * 20).split(by="given")
@@ -229,7 +238,7 @@ def test_a_split_that_is_given_is_taken():
         numbers(data.labels, part=np.where(part == "val", "dev", part)).split(by="given")
     with pytest.raises(ValueError, match="leave one of them out"):
         data.split(by="given", test_groups=[1])
-    with pytest.warns(UserWarning, match="the given split separates groups .1, such as 1"):
+    with pytest.warns(UserWarning, match="the given split separates groups .1, such as 1.*column split"):
         numbers(data.labels, np.arange(20) % 2, part=part).split(by="given")
 
 
