@@ -397,6 +397,17 @@ def test_a_saved_folder_predicts_the_same_in_a_new_process(model, photos, tmp_pa
     assert np.abs(p - tlbook.load_finetuned(model).predict(photos)).max() < 1e-6
 
 
+def test_no_two_columns_of_predictions_share_a_name(tmp_path):
+    for names, written in (
+        (["class", "path"], ["p(class)", "p(path)"]),
+        (["path", "p(path)"], ["p(p(path))", "p(path)"]),
+        (["a", "p(a)"], ["a", "p(a)"]),
+    ):
+        cli._write_csv(tmp_path / "o.csv", ["x.png"], [("a", 0.25, 0.75)], names)
+        header, row = (tmp_path / "o.csv").read_text().splitlines()
+        assert header.split(",") == ["path", "class", *written] and row == "x.png,a,0.250000,0.750000"
+
+
 def test_a_single_image_is_predicted(model, photos, tmp_path):
     image, csv = photos / "red" / "0.png", tmp_path / "o.csv"
     result = run("predict", model, image, "--csv", csv)

@@ -633,6 +633,31 @@ def test_a_groups_file_is_read_as_people_have_it_or_says_what_it_lacks(folder, t
         tl.data.image_folder(folder, groups=tmp_path)
 
 
+def test_an_image_in_folders_of_two_classes_is_named_in_both_and_skipped(tmp_path, monkeypatch):
+    root = small_folders(tmp_path, "a", "b", n=6)
+    shutil.copy(root / "a" / "2.png", root / "b" / "9.png")
+    shutil.copy(root / "a" / "3.png", root / "a" / "8.png")  # of one class
+    near = np.asarray(Image.open(root / "a" / "4.png")).copy()
+    near[0, 0, 0] ^= 1
+    Image.fromarray(near).save(root / "b" / "7.png")  # nearly the same is for `suspect` to tell
+    with pytest.raises(ValueError, match="^1 problems .*\n.*a/2.png and .*b/9.png are the same, and of two classes"):
+        tl.data.image_folder(root)
+    with pytest.warns(UserWarning, match="a/2.png and .*b/9.png are the same"):
+        paths = tl.data.image_folder(root, on_error="skip").columns["path"].tolist()
+    assert len(paths) == 13 and "a/2.png" not in paths and "b/9.png" not in paths
+    rows = [f"{path.relative_to(root)},{path.parent.name}" for path in sorted(root.rglob("*.png"))]
+    (root / "labels.csv").write_text("\n".join(["path,label", *rows]))
+    with pytest.raises(
+        ValueError, match="row 4: a/2.png is the same as b/9.png in row 16, of the label 'b'. One label"
+    ):
+        tl.data.folder(root / "labels.csv")
+    monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail(f"{path} was read a second time"))
+    (root / "b" / "9.png").unlink()
+    (root / "b" / "7.png").unlink()
+    (root / "labels.csv").unlink()
+    assert len(tl.data.image_folder(root)) == 13
+
+
 def test_images_without_folders_are_one_line_that_says_to_make_them(tmp_path):
     for i in range(20):
         Image.new("L", (9, 9)).save(tmp_path / f"{i}.png")

@@ -371,6 +371,21 @@ def check(paths, bits=None, what="images"):
     return good, problems
 
 
+def copies_of_two_classes(files, labels, bits):
+    """[[rows of files that are the same, byte for byte, and have two labels or more]].
+
+    Only files are read whose ``bits``, from `check`, and sizes agree with those of a file with another label.
+    """
+    alike, same = {}, {}
+    for i, file in enumerate(files):
+        if file in bits:
+            alike.setdefault((int(bits[file]), os.path.getsize(file)), []).append(i)
+    for rows in alike.values():
+        for i in rows if len({labels[i] for i in rows}) > 1 else ():
+            same.setdefault(hashlib.sha256(Path(files[i]).read_bytes()).digest(), []).append(i)
+    return [rows for rows in same.values() if len({labels[i] for i in rows}) > 1]
+
+
 def _has_several(path):
     """Whether a file holds several pages or frames; a JPEG's other images are made from its first."""
     if FORMATS.get(Path(path).suffix.lower()) == "JPEG":

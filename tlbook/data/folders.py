@@ -28,8 +28,8 @@ def image_folder(path, *, groups=None, on_error="raise"):
         path: the folder. Links are followed; hidden files and what file managers leave are passed over.
         groups: what belongs together and must not be separated (patients, days, cameras): a function of an image's path
             below the folder, such as "cats/17/3.jpg", or a CSV file with the columns path and group.
-        on_error: "raise", or "skip": go on without broken images, files that are no images and classes of fewer than
-            `FEWEST` images, with a warning that counts them.
+        on_error: "raise", or "skip": go on without broken images, files that are no images, images that stand byte for
+            byte in folders of two classes, and classes of fewer than `FEWEST` images, with a warning that counts them.
 
     Returns:
         Dataset; ``columns``: path (below the folder), bits, the `tlbook.images.difference_hash`, and part where the
@@ -148,8 +148,14 @@ def _files_of_classes(root, part_of, kind):
         )
     place = {f: f.relative_to(root).parts for f in found}
     bits, problems = images.check([f for f in found if len(place[f]) >= level + 2], kind.bits, kind.name)
+    copies, files = set(), list(bits)
+    for rows in images.copies_of_two_classes(files, [place[f][level] for f in files], bits):
+        copies.update(files[i] for i in rows)
+        problems.append(
+            f"{' and '.join(str(files[i]) for i in rows)} are the same, and of two classes: remove the wrong"
+        )
     of_class = {folder.name: [] for folder in classes}
-    for f in bits:
+    for f in (f for f in files if f not in copies):
         of_class[place[f][level]].append(f)
 
     problems += [f"{f} {why}" for f, why in others.items()]

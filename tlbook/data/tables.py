@@ -288,6 +288,16 @@ def _check_files(files, given, labels, root, kind, problems):
     bits, bad = images.check(list(rows), kind.bits, kind.name)
     for file in rows.keys() - bits.keys():
         problems.note(rows[file], next((why for why in bad if why.startswith(f"{file} ")), f"{file} cannot be read"))
+    read = list(rows.values())
+    for several in images.copies_of_two_classes([files[i] for i in read], labels[read], bits):
+        several = [read[k] for k in several]
+        for i in several:
+            j = next(j for j in several if labels[j] != labels[i])
+            problems.note(
+                i,
+                f"{given[i]} is the same as {given[j]} in {problems.place(j)}, of the label {str(labels[j])!r}. "
+                f"{ONE_LABEL}",
+            )
     return [bits.get(file, 0) for file in files]
 
 
