@@ -435,6 +435,15 @@ def test_predict_counts_and_names_what_it_passes_over(model, tmp_path):
     assert len((tmp_path / "o.csv").read_text().splitlines()) == 5
 
 
+def test_damaged_exif_is_no_warning_for_every_image(model, photos, tmp_path):
+    for i in range(3):
+        Image.new("RGB", (32, 32)).save(tmp_path / f"{i}.jpg", exif=b"Exif\0\0MM\0*\0\0\0\x08")
+    with pytest.warns(UserWarning, match="Corrupt EXIF"):
+        images.read(tmp_path / "0.jpg")
+    done = run("predict", model, tmp_path, "--csv", tmp_path.parent / f"{tmp_path.name}.csv")
+    assert done.exit_code == 0 and "3 images" in done.stdout and done.stderr == "", done.output
+
+
 def test_features_are_written_to_a_file_or_into_a_folder(photos, small, tmp_path):
     for out in (tmp_path / "new" / "features", tmp_path):
         result = run("extract", photos, "--out", out)

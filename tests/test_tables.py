@@ -165,7 +165,7 @@ TABLES = {
     "tabs": (lambda text: text.replace(",", "\t"), "separates its columns by tabs: save it with commas"),
     "no header": (
         lambda text: text.partition("\n")[2],
-        "only blue/0.png, blue: its first line must name the columns, such as text,label.*or add that line",
+        "only blue/0.png, blue: the first line names the columns, such as path,label or text,label.*or add that line",
     ),
     "both parts": (
         lambda text: "\n".join(

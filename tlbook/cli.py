@@ -27,6 +27,7 @@ class _Messages(typer.core.TyperGroup):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("always", UserWarning)
+                warnings.filterwarnings("ignore", "(Corrupt|Possibly corrupt) EXIF data")  # which is passed over
                 warnings.showwarning = _print_warning
                 return super().invoke(ctx)
         except (typer.Exit, typer.Abort):  # both are RuntimeErrors

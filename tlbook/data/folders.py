@@ -53,7 +53,8 @@ def folder(path, *, groups=None, labels=None, on_error="raise"):
     A CSV file begins with a line that names its columns, among them ``label``, and ``text`` or ``path`` (of a file,
     relative to the CSV file). There may be ``group``, ``split`` ("train", "val", "test"; ``part`` is the same) and
     ``weight`` (numbers of at least 0, for ``Objective(sample_weight=data.columns["weight"])``); every column is kept in
-    ``columns``. What is wrong with a row is said with its number.
+    ``columns``. Empty lines are passed over; \\ in a path is read as / where that names a file. What is wrong with a
+    row is said with its number.
 
     An .npz file (``np.savez``) holds images X, (N, H, W) or (N, H, W, 3) uint8, and y, N integers or strings; of the
     same length group, split and weight may be there, and class_names, what the integers mean: classes keep the order of
@@ -151,9 +152,8 @@ def _files_of_classes(root, part_of, kind):
     copies, files = set(), list(bits)
     for rows in images.copies_of_two_classes(files, [place[f][level] for f in files], bits):
         copies.update(files[i] for i in rows)
-        problems.append(
-            f"{' and '.join(str(files[i]) for i in rows)} are the same, and of two classes: remove the wrong"
-        )
+        several = " and ".join(str(files[i]) for i in rows)
+        problems.append(f"{several} are the same, and of two classes: remove the wrong one")
     of_class = {folder.name: [] for folder in classes}
     for f in (f for f in files if f not in copies):
         of_class[place[f][level]].append(f)

@@ -54,10 +54,11 @@ def _input_column(path, columns, folder, is_of_files):
     for name in (what, "label"):
         if name not in columns:
             wanted = "'text' or 'path'" if name == "text" else repr(name)
+            usual = "path,label or text,label" if name == "text" else f"{what},label"
             votes = f". {ONE_LABEL}" if name == "label" and len(columns) > 2 else ""
             raise ValueError(
-                f"{path} has no column {wanted}, only {', '.join(columns)}: its first line must name the columns, such "
-                f"as {'path' if is_of_files else what},label. Rename the one that is meant, or add that line{votes}"
+                f"{path} has no column {wanted}, only {', '.join(columns)}: the first line names the columns, such as "
+                f"{usual}. Rename the one that is meant, or add that line{votes}"
             )
     if what == "text" and any(x.strip() and _is_file(folder / x.strip()) for x in columns.get("path", [])):
         raise ValueError(
