@@ -75,5 +75,5 @@ def read_input(data, i, use=lambda x: x):
 
 def called(data, i):
     """What an error calls example ``i`` of a data set: by its position, and its path where it has one."""
-    paths = getattr(data.inputs, "paths", None) or data.columns.get("path")
+    paths = getattr(data.inputs, "paths", data.columns.get("path"))
     return f"example {data.place(i)}" + ("" if paths is None else f" ({paths[i]})")
