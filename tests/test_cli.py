@@ -148,6 +148,7 @@ def test_what_finetune_is_not_told_is_what_the_function_takes(photos, small, tmp
     assert given[1]["lr"] == 1e-3 and not given[1]["recipe"].photo and given[1].get("augment") is None
     said = run("finetune", "--help").output
     assert "[default: auto]" in said and "[default: 10.0]" in said
+    assert "inspect._empty" not in said and "<class" not in said
     for name, words in {"epochs": "5", "lr": "the recipe's own", "augment": "none"}.items():
         assert f"[default: {words}]" in said
         default = inspect.signature(finetune).parameters[name].default
@@ -161,7 +162,7 @@ def test_the_command_line_trains_and_says_so(folder, small, tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     command = ["finetune", root, "--recipe", "head", "--epochs", "1", "--out", root.parent / "model"]
     refused = run(*command)
-    assert refused.exit_code == 1 and "5 problems" in refused.stderr
+    assert refused.exit_code == 1 and "5 problems" in refused.stderr and "(--skip)" in refused.stderr
     assert [path.name for path in root.parent.iterdir()] == ["photos"]
     done = run(*command, "--skip")
     assert done.exit_code == 0, done.output
@@ -396,6 +397,17 @@ def test_a_saved_folder_predicts_the_same_in_a_new_process(model, photos, tmp_pa
     assert np.abs(p - tlbook.load_finetuned(model).predict(photos)).max() < 1e-6
 
 
+def test_no_two_columns_of_predictions_share_a_name(tmp_path):
+    for names, written in (
+        (["class", "path"], ["p(class)", "p(path)"]),
+        (["path", "p(path)"], ["p(p(path))", "p(path)"]),
+        (["a", "p(a)"], ["a", "p(a)"]),
+    ):
+        cli._write_csv(tmp_path / "o.csv", ["x.png"], [("a", 0.25, 0.75)], names)
+        header, row = (tmp_path / "o.csv").read_text().splitlines()
+        assert header.split(",") == ["path", "class", *written] and row == "x.png,a,0.250000,0.750000"
+
+
 def test_a_single_image_is_predicted(model, photos, tmp_path):
     image, csv = photos / "red" / "0.png", tmp_path / "o.csv"
     result = run("predict", model, image, "--csv", csv)
@@ -421,6 +433,15 @@ def test_predict_counts_and_names_what_it_passes_over(model, tmp_path):
     done = run(*command, "--force", "--skip")
     assert done.exit_code == 0 and "Warning: 1 images passed over" in done.stderr and "cut.png" in done.stderr
     assert len((tmp_path / "o.csv").read_text().splitlines()) == 5
+
+
+def test_damaged_exif_is_no_warning_for_every_image(model, photos, tmp_path):
+    for i in range(3):
+        Image.new("RGB", (32, 32)).save(tmp_path / f"{i}.jpg", exif=b"Exif\0\0MM\0*\0\0\0\x08")
+    with pytest.warns(UserWarning, match="Corrupt EXIF"):
+        images.read(tmp_path / "0.jpg")
+    done = run("predict", model, tmp_path, "--csv", tmp_path.parent / f"{tmp_path.name}.csv")
+    assert done.exit_code == 0 and "3 images" in done.stdout and done.stderr == "", done.output
 
 
 def test_features_are_written_to_a_file_or_into_a_folder(photos, small, tmp_path):
@@ -452,6 +473,111 @@ def test_a_file_is_replaced_only_by_force(model, photos, small, tmp_path):
         assert out.read_bytes() != b"my only copy"
 
 
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "predict {model} {photos}/red/0.png --csv {photos}/red/0.png",
+        "predict {model} {photos} --csv {photos}/red/0.png",
+        "predict {model} {photos} --csv {link}/red/0.png",
+        "predict {model} {photos} --csv {photos}/new.csv",
+        "predict {model} {photos} --csv {model}/model.json",
+        "predict {model} {link}/red/0.png --csv {image}",
+        "export {model} --out {model}/model.safetensors",
+        "export {model} --out {model}/model.onnx",
+        "export {model} --page {model}/site",
+        "extract {photos} --out {photos}/f.safetensors",
+        "extract {photos} --out {photos}",
+        "extract {table} --out {table}",
+        "extract {table} --out {photos}/red/0.png",
+        "suspect {photos} --out {photos}/red/s.html",
+        "suspect {photos} --labels {table} --out {table}",
+        "suspect {photos} --groups {table} --out {table}",
+        "suspect {table} --out {photos}/red/0.png",
+        "finetune {photos} --out {link}/m",
+    ],
+)
+def test_what_a_command_reads_is_never_written_to_whatever_force(command, model, photos, small, tmp_path):
+    places = {name: tmp_path / name for name in ("photos", "model", "table", "link", "image")}
+    shutil.copytree(photos, places["photos"])
+    shutil.copytree(model, places["model"])
+    places["link"].symlink_to(places["photos"])
+    places["image"].symlink_to(places["photos"] / "red" / "0.png")
+    places["table"] = tmp_path / "labels.csv"
+    names = sorted(path.relative_to(tmp_path).as_posix() for path in places["photos"].rglob("*.png"))
+    places["table"].write_text("path,label\n" + "".join(f"{name},{name.split('/')[1]}\n" for name in names))
+    before = contents(tmp_path)
+    force = [] if "finetune" in command or "--page" in command else ["--force"]
+    refused = run(*command.format(**places).split(), *force)
+    assert refused.exit_code == 1 and "which is read: choose another" in refused.stderr, refused.output
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "command, says",
+    [
+        ("finetune {photos} --out {here}/m --recipe magic", "recipe must be one of"),
+        ("finetune {photos} --out {here}/m --minutes nan", "minutes must be above 0"),
+        ("finetune {photos} --out {here}/m --recipe head --epochs 0", "epochs must be"),
+        ("finetune {photos} --out {here}/m --recipe head --lr -1", "lr must be above 0"),
+        ("finetune {photos} --out {here}/m --seed -1", "seed must be"),
+        ("finetune {photos} --out {here}/m --fit stretch", "fit must be one of"),
+        ("finetune {photos} --out {here}/m --augment colour", "--augment must be"),
+        ("finetune {photos} --out {here}/m --backbone no_such_net", "no backbone is called 'no_such_net'"),
+        ("extract {photos} --out {here}/f --backbone no_such_net", "no backbone is called 'no_such_net'"),
+        ("extract {photos} --out {here}/f --fit stretch", "fit must be one of"),
+        ("suspect {photos} --backbone no_such_net", "no backbone is called 'no_such_net'"),
+        (
+            "predict {model} {photos} --csv {here}/o.csv --cost green=2",
+            "--cost names 'green', and the classes are blue",
+        ),
+        ("predict {model} {photos} --csv {here}/o.csv --cost red", "--cost must be CLASS=PRICE"),
+        ("predict {model} {photos} --csv {here}/o.csv --cost red=0", "--cost red must be above 0"),
+        ("predict {model} {photos} --csv {here}/o.csv --cost red=1 --cost red=2", "--cost names 'red' twice"),
+        ("predict {model} {photos} --csv {here}/o.csv --cost red=2", "saved without enough validation examples"),
+        ("export {model} --out {here}/o.onnx --page {here}/site", "leave one of them out"),
+    ],
+)
+def test_arguments_are_checked_before_an_image_is_decoded(command, says, model, photos, small, tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "_open", lambda path, use: pytest.fail(f"{path} was decoded"))
+    refused = run(*command.format(model=model, photos=photos, here=tmp_path).split())
+    assert refused.exit_code == 1 and refused.stderr.startswith("Error: ") and says in refused.stderr, refused.output
+    assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == []
+
+
+@pytest.mark.parametrize("given", ["folder", "table", "labels", "arrays", "parts"])
+def test_the_remedy_for_look_alikes_is_one_that_what_was_given_has(given, photos, tmp_path):
+    folder, labels = photos, None
+    names = sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.png"))
+    rows = "path,label\n" + "".join(f"{photos / name},{name.split('/')[0]}\n" for name in names)
+    (tmp_path / "labels.csv").write_text(rows)
+    if given == "table":
+        folder = tmp_path / "labels.csv"
+    elif given == "labels":
+        labels = tmp_path / "labels.csv"
+    elif given == "arrays":
+        folder = tmp_path / "a.npz"
+        np.savez(folder, X=np.zeros((16, 32, 32), np.uint8), y=np.arange(16) % 2)
+    elif given == "parts":
+        folder = tmp_path / "parts"
+        shutil.copytree(photos, folder / "train")
+        shutil.copytree(photos, folder / "test")
+    says = {
+        "folder": "keep such images in one group of --groups",
+        "table": "give such images one value in a column 'group'",
+        "labels": "give such images one value in a column 'group'",
+        "arrays": "give such images one value in an array 'group'",
+        "parts": "move one of the two to the part of the other",
+    }
+    pairs = [{"test": "a", "seen": "b"}]
+    with pytest.MonkeyPatch.context() as patch, pytest.warns(UserWarning, match=says[given]):
+        patch.setattr(tlbook.data, "near_duplicates", lambda *_: pairs)
+        cli._data_and_split(folder, None, labels, False, 0)
+
+
 def test_a_model_is_exported_to_the_current_folder_unless_told_otherwise(model, tmp_path, monkeypatch):
     written = []
     monkeypatch.chdir(tmp_path)
@@ -464,9 +590,10 @@ def test_a_model_is_exported_to_the_current_folder_unless_told_otherwise(model, 
 @pytest.mark.parametrize(
     "command, says",
     [
-        ("predict {here} {photos} --csv {here}/o.csv", "model.json does not exist"),
+        ("predict {here}/none {photos} --csv {here}/o.csv", "model.json does not exist"),
         ("predict {model} {here}/none --csv {here}/o.csv", "none does not exist"),
         ("predict {model} {here}/file --csv {here}/o.csv", "file is not readable as an image"),
+        ("predict {model} {here}/file --csv {here}/o.csv", "give images or a folder of them"),
         ("predict {model} {model} --csv {here}/o.csv", "has no images in it"),
         ("predict {model} {photos} --csv {here}", "is a folder: name a file"),
         ("predict {model} {photos} --csv {here}/file", "exists: choose another"),
@@ -480,12 +607,14 @@ def test_a_model_is_exported_to_the_current_folder_unless_told_otherwise(model, 
         ("finetune {photos} --out {here}/file/m", "cannot be written (Not a directory)"),
         ("finetune {photos} --out {here}/file", "choose another --out"),
         ("finetune {photos} --out .", "choose another --out"),
-        ("finetune {photos} --out {photos}/m", "among the images"),
+        ("finetune {photos} --out {photos}/m", "/m would lie in {photos}, which is read"),
         ("finetune {photos} --backbone no_such_net --out {here}/m", "no backbone is called 'no_such_net'"),
         ("finetune {photos} --recipe magic --out {here}/m", "recipe must be one of"),
         ("finetune {photos} --augment colour --out {here}/m", "--augment must be none, photo, flips or dihedral"),
-        ("finetune {photos} --groups {here}/none --out {here}/m", "No such file"),
-        ("finetune {photos} --groups {here}/file --out {here}/m", "must begin with the line path,group"),
+        ("finetune {photos} --groups {here}/none --out {here}/m", "Error: {here}/none does not exist"),
+        ("finetune {photos} --groups {photos} --out {here}/m", "cannot be read as a CSV file (Is a directory)"),
+        ("finetune {photos} --groups {here}/file --out {here}/m", "must have a first line that names each column"),
+        ("finetune {here}/file --out {here}/m", "is none of what is taken: a folder"),
         ("finetune {photos} --epochs 0 --out {here}/m", "epochs must be"),
         ("finetune {photos} --minutes 0 --out {here}/m", "minutes must be above 0"),
         ("finetune {photos} --recipe head --minutes 5 --out {here}/m", "--minutes is the clock of --recipe auto"),
@@ -495,7 +624,8 @@ def test_a_model_is_exported_to_the_current_folder_unless_told_otherwise(model, 
 )
 def test_a_users_mistake_is_one_line(tmp_path, photos, model, small, command, says):
     (tmp_path / "file").write_text("neither an image nor a folder")
-    result = run(*command.format(here=tmp_path, photos=photos, model=model).split())
+    places = {"here": tmp_path, "photos": photos, "model": model}
+    result, says = run(*command.format(**places).split()), says.format(**places)
     assert result.exit_code == 1 and result.stderr.startswith("Error: ") and says in result.stderr, result.output
     assert result.stderr.count("\n") == 1 + (says == "has no images in it") * 3  # and which files it has
     assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == ["file"]

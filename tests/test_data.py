@@ -203,6 +203,15 @@ def test_a_class_of_the_fewest_images_is_in_every_part_and_can_be_cross_validate
     assert few == 4
 
 
+def test_two_classes_of_one_name_are_refused():
+    for make in (
+        lambda: from_dataset([("good", 1), ("bad", 0)], class_names=("a", "a")),
+        lambda: Dataset(["good", "bad"], [1, 0], (1, "1")),
+    ):
+        with pytest.raises(ValueError, match="class_names holds .* 2 times: give each class its own name"):
+            make()
+
+
 def test_a_part_without_a_class_is_said():
     data = Dataset(list(range(12)), [0, 1] * 5 + [2, 2], ("a", "b", "rare"), np.repeat(np.arange(6), 2))
     for tested, says in ((5, "the train part has no example of rare: .* not learnt"), (0, "test .* not judged")):
@@ -222,7 +231,7 @@ def test_a_split_that_is_given_is_taken():
     assert drawn.test.tolist() == np.flatnonzero(part == "test").tolist() and len(drawn.val) == 3
     assert sorted(np.concatenate(drawn)) == list(range(20))
     assert not len(numbers(data.labels, part=np.where(part == "val", "train", part)).split(by="given", val=0).val)
-    with pytest.raises(ValueError, match="no test part, only .*rename 'val' to 'test'"):
+    with pytest.raises(ValueError, match="no test part, only .*column split.*rename 'val' to 'test'"):
         numbers(data.labels, part=np.where(part == "test", "val", part)).split(by="given")
     with pytest.raises(ValueError, match="no train part"):
         numbers(data.labels, part=["test"] * 20).split(by="given")
@@ -230,7 +239,7 @@ def test_a_split_that_is_given_is_taken():
         numbers(data.labels, part=np.where(part == "val", "dev", part)).split(by="given")
     with pytest.raises(ValueError, match="leave one of them out"):
         data.split(by="given", test_groups=[1])
-    with pytest.warns(UserWarning, match="the given split separates groups .1, such as 1"):
+    with pytest.warns(UserWarning, match="the given split separates groups .1, such as 1.*column split"):
         numbers(data.labels, np.arange(20) % 2, part=part).split(by="given")
 
 
@@ -606,9 +615,67 @@ def test_groups_from_a_file(folder, tmp_path):
         table.write_bytes(content)
         with pytest.raises(ValueError, match="groups.csv is not a CSV file"):
             tl.data.image_folder(folder, groups=table)
-    table.write_text("file,panel\n")
+    table.write_text("file,panel\na,b\n")
     with pytest.raises(ValueError, match="must begin with the line path,group"):
         tl.data.image_folder(folder, groups=table)
+
+
+def test_a_groups_file_is_read_as_people_have_it_or_says_what_it_lacks(folder, tmp_path):
+    paths, table = tl.data.image_folder(folder).columns["path"], tmp_path / "groups.csv"
+    lines = ["path,group", "", *(f"{path},{i % 9}".replace("/", "\\") for i, path in enumerate(paths)), ",", ""]
+    table.write_text("\n".join(lines))
+    assert tl.data.image_folder(folder, groups=table).groups.tolist() == [str(i % 9) for i in range(36)]
+    table.write_text("\n".join(lines).replace(",", ";"))
+    with pytest.raises(ValueError, match="groups.csv separates its columns by semicolons: save it with commas"):
+        tl.data.image_folder(folder, groups=table)
+    with pytest.raises(FileNotFoundError, match="none.csv does not exist"):
+        tl.data.image_folder(folder, groups=tmp_path / "none.csv")
+    with pytest.raises(ValueError, match="cannot be read as a CSV file .Is a directory"):
+        tl.data.image_folder(folder, groups=tmp_path)
+
+
+def test_an_image_in_folders_of_two_classes_is_named_in_both_and_skipped(tmp_path, monkeypatch):
+    root = small_folders(tmp_path, "a", "b", n=6)
+    shutil.copy(root / "a" / "2.png", root / "b" / "9.png")
+    shutil.copy(root / "a" / "3.png", root / "a" / "8.png")  # of one class
+    near = np.asarray(Image.open(root / "a" / "4.png")).copy()
+    near[0, 0, 0] ^= 1
+    Image.fromarray(near).save(root / "b" / "7.png")  # nearly the same is for `suspect` to tell
+    with pytest.raises(ValueError, match="^1 problems .*\n.*a/2.png and .*b/9.png are the same, and of two classes"):
+        tl.data.image_folder(root)
+    with pytest.warns(UserWarning, match="a/2.png and .*b/9.png are the same"):
+        paths = tl.data.image_folder(root, on_error="skip").columns["path"].tolist()
+    assert len(paths) == 13 and "a/2.png" not in paths and "b/9.png" not in paths
+    rows = [f"{path.relative_to(root)},{path.parent.name}" for path in sorted(root.rglob("*.png"))]
+    (root / "labels.csv").write_text("\n".join(["path,label", *rows]))
+    with pytest.raises(
+        ValueError, match="row 4: a/2.png is the same as b/9.png in row 16, of the label 'b'. One label"
+    ):
+        tl.data.folder(root / "labels.csv")
+    monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail(f"{path} was read a second time"))
+    (root / "b" / "9.png").unlink()
+    (root / "b" / "7.png").unlink()
+    (root / "labels.csv").unlink()
+    assert len(tl.data.image_folder(root)) == 13
+
+
+def test_images_without_folders_are_one_line_that_says_to_make_them(tmp_path):
+    for i in range(20):
+        Image.new("L", (9, 9)).save(tmp_path / f"{i}.png")
+    for on_error in ("raise", "skip"):
+        with pytest.raises(
+            ValueError, match="^.* holds 20 images and no folder in it: make a folder for each class.*$"
+        ):
+            tl.data.image_folder(tmp_path, on_error=on_error)
+
+
+@pytest.mark.parametrize("name", ["table.tsv", "table.xlsx", "table.json", "image.png", "file"])
+def test_a_file_that_is_not_taken_says_what_is(name, tmp_path):
+    (tmp_path / name).write_text("path\tlabel\n")
+    with pytest.raises(
+        ValueError, match=f"{name} is none of what is taken: a folder .*; a .csv file, .*; an .npz file"
+    ):
+        tl.data.folder(tmp_path / name)
 
 
 def test_near_duplicates_across_a_split_are_reported(folder, tmp_path):

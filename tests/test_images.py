@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import MODES, damaged, in_mode
-from PIL import Image
+from PIL import Image, ImageOps
 
 from tlbook import images
 
@@ -102,6 +102,46 @@ def test_what_is_transparent_is_white_and_exif_turns_upright(tmp_path):
     image.save(tmp_path / "a.jpg", exif=exif)
     turned = np.asarray(images.read(tmp_path / "a.jpg")).mean(-1)
     assert turned.shape == (30, 20) and turned[:, -1].min() > 200 and turned[:, 0].max() < 50
+
+
+UNREADABLE = {"junk": b"Exif\0\0junkjunk", "zeros": b"Exif\0\0" + bytes(12), "cut": b"Exif\0\0MM"}
+
+
+@pytest.mark.parametrize("exif", UNREADABLE)
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_exif_that_cannot_be_read_is_passed_over_however_often_it_is_met(exif, suffix, tmp_path):
+    path = tmp_path / f"a.{suffix}"
+    Image.new("RGB", (30, 20), "red").save(path, exif=UNREADABLE[exif])
+    good, problems = images.check([path])
+    assert list(good) == [path] and not problems
+    image = images.read(path)
+    assert image.size == (30, 20) and "exif" not in image.info and images.may_be_shared(image)
+    for again in (image, Image.open(path)):
+        assert np.array_equal(images.to_rgb(images.to_rgb(again)), image)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
+def test_every_orientation_is_turned_once_as_pillow_does(orientation, suffix, tmp_path):
+    pixels, exif = np.arange(24, dtype=np.uint8).reshape(4, 6).repeat(8, 0).repeat(8, 1), Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(tmp_path / f"a.{suffix}", exif=exif)
+    with Image.open(tmp_path / f"a.{suffix}") as image:
+        expected = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    found = images.read(tmp_path / f"a.{suffix}")
+    assert np.array_equal(found, expected) and np.array_equal(images.to_rgb(found), expected)
+
+
+def test_an_orientation_counts_where_the_rest_of_the_exif_is_damaged():
+    def damaged():
+        image, image_exif = Image.new("RGB", (30, 20)), Image.Exif()
+        image_exif[0x0112], image_exif[0x829A] = 6, "no number"  # the exposure time
+        image._exif, image.info["exif"], image_exif._loaded = image_exif, b"junk", True
+        return image
+
+    with pytest.raises(SyntaxError):
+        ImageOps.exif_transpose(damaged())
+    assert images.to_rgb(damaged()).size == (20, 30)
 
 
 def test_a_picture_of_too_many_pixels_is_not_decoded(tmp_path):

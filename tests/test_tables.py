@@ -1,6 +1,8 @@
 """Tables of your own examples: CSV files of paths, .npz files; what is wrong is said with its row and the remedy."""
 
 import csv
+import re
+import warnings
 
 import numpy as np
 import pytest
@@ -121,6 +123,81 @@ def test_a_table_of_texts_may_have_a_column_of_paths_of_its_own(tmp_path):
     assert data.columns["path"].tolist() == [f"letter {i}" for i in range(8)]
 
 
+def test_empty_lines_are_passed_over_and_rows_keep_their_numbers(photos):
+    table = write(photos / "labels.csv", [{k: row[k] for k in ("path", "label")} for row in rows_of(photos)])
+    lines = table.read_text().splitlines()
+    table.write_text("\n" + "\n\n".join(lines[:9]) + "\n  \n,\n" + "\n".join(lines[9:]) + "\n\n")
+    assert len(tl.data.folder(table)) == 16
+    broken = table.read_text().replace("blue/3.png", "blue/none.png")
+    table.write_text(broken)
+    with pytest.raises(ValueError, match="1 problems .*\n.*row 10: .*none.png does not exist"):
+        tl.data.folder(table)
+    assert broken.splitlines()[9].startswith("blue/none.png")
+
+
+SPELLINGS = [lambda at: f"./{at}", lambda at: f"red/../{at}", lambda at: "{photos}/" + at, lambda at: f"linked/{at}"]
+
+
+@pytest.mark.parametrize("spell", SPELLINGS)
+def test_one_file_under_two_spellings_is_one_file(spell, photos):
+    (photos / "linked").symlink_to(photos)
+    other = spell("blue/1.png").format(photos=photos)
+    for label, words in (("red", " with the label 'blue'. One label"), ("blue", ": remove one of the two")):
+        table = write(photos / "labels.csv", change(rows_of(photos), 5, path=other, label=label))
+        with pytest.raises(ValueError, match=f"row 7: {other} stands in row 3 too as blue/1.png{words}"):
+            tl.data.folder(table)
+
+
+def test_paths_as_windows_writes_them_are_taken_where_there_is_a_file(photos):
+    names = [row["path"] for row in rows_of(photos)]
+    rows = [row | {"path": row["path"].replace("/", "\\")} for row in rows_of(photos)]
+    Image.new("RGB", (32, 32)).save(photos / "odd\\name.png")
+    rows[0] |= {"path": "odd\\name.png"}
+    data = tl.data.folder(write(photos / "labels.csv", rows))
+    assert data.columns["path"].tolist() == ["odd\\name.png", *names[1:]]
+    assert data.inputs.paths[0].name == "odd\\name.png"
+    with pytest.raises(ValueError, match=r"red\\none.png does not exist"):
+        tl.data.folder(write(photos / "labels.csv", change(rows, 9, path="red\\none.png")))
+
+
+TABLES = {
+    "semicolons": (lambda text: text.replace(",", ";"), "separates its columns by semicolons: save it with commas"),
+    "tabs": (lambda text: text.replace(",", "\t"), "separates its columns by tabs: save it with commas"),
+    "no header": (
+        lambda text: text.partition("\n")[2],
+        "only blue/0.png, blue: the first line names the columns, such as path,label or text,label.*or add that line",
+    ),
+    "both parts": (
+        lambda text: "\n".join(
+            line + (",split,part" if i == 0 else ",train,test") for i, line in enumerate(text.splitlines())
+        ),
+        "the columns split and part, which say the same: remove one of the two",
+    ),
+    "text and path": (
+        lambda text: "\n".join(line + (",text" if i == 0 else ",words") for i, line in enumerate(text.splitlines())),
+        "the columns text and path, .*Remove or rename the other",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_that_could_be_misread_are_refused_with_the_remedy(name, photos):
+    damage, words = TABLES[name]
+    table = write(photos / "labels.csv", [{k: row[k] for k in ("path", "label")} for row in rows_of(photos)])
+    table.write_text(damage(table.read_text().replace("\r", "")))
+    with pytest.raises(ValueError, match=words):
+        tl.data.folder(table)
+
+
+def test_files_that_a_table_does_not_name_are_counted(photos, tmp_path):
+    table = write(tmp_path / "labels.csv", [r for i, r in enumerate(rows_of(photos)) if i not in (3, 9)])
+    with pytest.warns(UserWarning, match="does not name 2 of the 16 images in .*, such as .*blue/3.png: they are left"):
+        assert len(tl.data.folder(photos, labels=table)) == 14
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(tl.data.folder(photos, labels=write(table, rows_of(photos)))) == 16
+
+
 def test_columns_for_several_labels_are_refused_with_the_remedy(photos):
     rows = [{"path": row["path"], "cat": 1, "dog": 1} for row in rows_of(photos)]
     with pytest.raises(ValueError, match="has no column 'label', only path, cat, dog.*one data set for each"):
@@ -201,7 +278,10 @@ BAD_ARRAYS = {
         "Python objects.*images of several sizes",
     ),
     "object labels": ({"X": X, "y": objects(*map(str, Y))}, r"Python objects.*labels as np.array\(labels, str\)"),
-    "floats": ({"X": X / 255, "y": Y}, r"X must be uint8 images.*got float64.*\(255 \* X\).astype\(np.uint8\)"),
+    "floats": (
+        {"X": X / 255, "y": Y},
+        r"X must be uint8 images.*got float64.*\(255 \* X\).round\(\).astype\(np.uint8\)",
+    ),
     "channels first": ({"X": X.transpose(0, 3, 1, 2), "y": Y}, r"save X.transpose\(0, 2, 3, 1\)"),
     "one image": ({"X": X[0, 0], "y": Y}, "np.stack of images of one size"),
     "no y": ({"X": X, "labels": Y}, "holds no array 'y', only X, labels: save it with np.savez"),
@@ -230,6 +310,42 @@ BAD_ARRAYS = {
 }
 
 
+LEVELS = np.arange(256, dtype=np.uint8).repeat(24).reshape(16, 16, 24)  # every brightness
+COLOUR = np.stack([LEVELS, LEVELS[::-1], 255 - LEVELS], -1)
+DEEP = np.arange(2**16).reshape(16, 64, 64)
+FOLLOWED = {  # what is given, and the pixels that are right
+    "floats to 1": (COLOUR / 255, COLOUR),
+    "float32 to 1": ((COLOUR / 255).astype(np.float32), COLOUR),
+    "floats to 255": (COLOUR.astype(np.float32), COLOUR),
+    "integers": (COLOUR.astype(np.int64), COLOUR),
+    "uint16 to 255": (LEVELS.astype(np.uint16), LEVELS),
+    "16 bits": (DEEP.astype(np.uint16), DEEP >> 8),
+    "12 bits": (DEEP.astype(np.uint16) >> 4, DEEP >> 8),
+    "int32 of 10 bits": (DEEP.astype(np.int32) >> 6, DEEP >> 8),
+    "yes or no": (LEVELS > 99, np.where(LEVELS > 99, 255, 0)),
+    "transparency": (np.concatenate([COLOUR, LEVELS[..., None]], -1), COLOUR),
+    "transparency, floats": (np.concatenate([COLOUR, LEVELS[..., None]], -1) / 255, COLOUR),
+    "channels first, 16 bits": (COLOUR.transpose(0, 3, 1, 2).astype(np.uint16) * 256, COLOUR),
+    "below 0": (COLOUR / 127.5 - 1, COLOUR),
+    "int16 below 0": ((COLOUR.astype(int) * 256 - 2**15).astype(np.int16), COLOUR),
+    "no number": (np.where(LEVELS == 9, np.nan, LEVELS / 255), np.where(LEVELS == 9, 0, LEVELS)),
+}
+
+
+@pytest.mark.parametrize("name", FOLLOWED)
+def test_the_remedy_for_arrays_gives_the_right_pixels_when_it_is_followed(name, tmp_path):
+    X, right = FOLLOWED[name]
+    for _ in range(4):
+        np.savez(tmp_path / "a.npz", X=X, y=np.arange(len(X)) % 2)
+        try:
+            data = tl.data.folder(tmp_path / "a.npz")
+            break
+        except ValueError as error:
+            remedy = re.search("save ([^,]*(?:, .*)?)$", str(error))[1].partition(", if")[0]
+            X = eval(remedy, {"np": np, "X": X})
+    assert np.array_equal(np.stack([data[i][0] for i in range(len(X))]), right)
+
+
 @pytest.mark.parametrize("name", BAD_ARRAYS)
 def test_bad_arrays_are_refused_with_the_row_and_the_remedy(name, tmp_path):
     arrays, words = BAD_ARRAYS[name]
@@ -242,9 +358,10 @@ def test_files_that_hold_no_arrays_are_said(tmp_path):
     np.save(tmp_path / "a.npy", X)
     with pytest.raises(ValueError, match=r"is one array, without labels: np.savez\('images.npz', X=images, y=labels\)"):
         tl.data.folder(tmp_path / "a.npy")
-    (tmp_path / "b.npz").write_bytes(b"PK no zip")
-    with pytest.raises(ValueError, match="b.npz cannot be read"):
-        tl.data.folder(tmp_path / "b.npz")
+    for junk in (b"PK no zip", b"junk", (tmp_path / "a.npy").read_bytes()):
+        (tmp_path / "b.npz").write_bytes(junk)
+        with pytest.raises(ValueError, match="b.npz is damaged, or no .npz file: np.savez.* writes one"):
+            tl.data.folder(tmp_path / "b.npz")
     with pytest.raises(FileNotFoundError, match="c.npz does not exist"):
         tl.data.folder(tmp_path / "c.npz")
 

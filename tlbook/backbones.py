@@ -157,8 +157,7 @@ class Backbone(Encoder):
         Raises:
             ValueError: none of these.
         """
-        if fit not in FITS:
-            raise ValueError(f"fit must be one of {', '.join(FITS)}, got {fit!r}")
+        check_fit(fit)
         self.fit = fit
 
     def collate(self, tensors):
@@ -276,6 +275,12 @@ FITS = {  # how a PIL image comes to (height, width)
 }
 
 
+def check_fit(fit):
+    """Raise a ValueError unless images can be brought to their size so."""
+    if fit not in FITS:
+        raise ValueError(f"fit must be one of {', '.join(FITS)}, got {fit!r}")
+
+
 def _middle(x, share):
     """The middle square of ``share`` of the height and width."""
     height, width = (round(side * share) for side in x.shape[-2:])
@@ -314,6 +319,19 @@ def backbone_of(model):
     return model
 
 
+def check_name(name):
+    """Raise a ValueError unless `load_backbone` knows this name; nothing is loaded for it."""
+    if name != "minilm":
+        _check_architecture(_BUNDLED.get(name, name))
+
+
+def _check_architecture(name):
+    import timm
+
+    if not isinstance(name, str) or set(":/\\") & set(name) or not timm.is_model(name):
+        raise ValueError(f"no backbone is called {name!r}: see tl.list_backbones(), or timm.list_models() for a name")
+
+
 def build(architecture, num_classes=None, *, pretrained=False):
     """Make timm's model of that name, in float32; num_classes None leaves it those of its pretraining.
 
@@ -322,10 +340,7 @@ def build(architecture, num_classes=None, *, pretrained=False):
     """
     import timm
 
-    if not isinstance(architecture, str) or set(":/\\") & set(architecture) or not timm.is_model(architecture):
-        raise ValueError(
-            f"no backbone is called {architecture!r}: see tl.list_backbones(), or timm.list_models() for a name"
-        )
+    _check_architecture(architecture)
     classes = {} if num_classes is None else {"num_classes": num_classes}
     return timm.create_model(architecture, pretrained=pretrained, **classes).float()
 

@@ -27,6 +27,7 @@ class _Messages(typer.core.TyperGroup):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("always", UserWarning)
+                warnings.filterwarnings("ignore", "(Corrupt|Possibly corrupt) EXIF data")  # which is passed over
                 warnings.showwarning = _print_warning
                 return super().invoke(ctx)
         except (typer.Exit, typer.Abort):  # both are RuntimeErrors
@@ -49,9 +50,10 @@ class _DefaultsOfFinetune(typer.core.TyperCommand):
 
     def format_help(self, ctx, formatter):
         arguments = inspect.signature(tlbook.finetune).parameters
+        defaults = {name: a.default for name, a in arguments.items() if a.default is not a.empty}
         for option in self.params:
-            if option.default is None and option.name in arguments:
-                default = arguments[option.name].default
+            if option.default is None and option.name in defaults:
+                default = defaults[option.name]
                 said = "the recipe's own" if option.name == "lr" else "none" if default is None else default
                 option.default, option.show_default = str(said), True
         super().format_help(ctx, formatter)
@@ -134,13 +136,34 @@ Skip = Annotated[bool, typer.Option("--skip", help="Go on without broken files, 
 Force = Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")]
 
 
-def _check_is_free(option, path, force):
-    """Say now, and not after hours of computing, that a file cannot be written at ``path``, or would be lost there."""
+def _check_is_free(option, path, force, *read):
+    """Say now, and not after hours of computing, that a file cannot be written at ``path``, or would be lost there.
+
+    ``read`` are the files and folders that the command reads (or None), which are never written to, whatever ``force``.
+    """
     if path.is_dir():
         raise ValueError(f"{option} {path} is a folder: name a file")
+    _check_is_not_read(option, path, *read)
     if path.exists() and not force:
         raise ValueError(f"{option} {path} exists: choose another, or replace it with --force")
     _check_is_writable(option, path)
+
+
+def _check_is_not_read(option, path, *read):
+    """Refuse a ``path`` that is one of what a command reads, or lies in it; folders are found under every name."""
+    target = path.resolve()
+    for given in (Path(given) for given in read if given is not None):
+        if path.exists() and given.exists() and path.samefile(given):
+            raise ValueError(f"{option} {path} is {given}, which is read: choose another")
+        if given.is_dir() and any(folder.exists() and folder.samefile(given) for folder in target.parents):
+            raise ValueError(f"{option} {path} would lie in {given}, which is read: choose another")
+
+
+def _check_is_none_of(option, path, data):
+    """Refuse a ``path`` that is one of the files of a data set, wherever they lie."""
+    if path.exists():
+        for file in getattr(data.inputs, "paths", ()):
+            _check_is_not_read(option, path, file)
 
 
 def _check_is_writable(option, path):
@@ -151,6 +174,16 @@ def _check_is_writable(option, path):
             pass
     except OSError as error:
         raise ValueError(f"{option} {path} cannot be written ({error.strerror}): choose another") from None
+
+
+def _check_encoder(backbone, fit=None):
+    """Say before any file is read that there is no such backbone, or no such way to bring images to their size."""
+    from tlbook import backbones
+
+    if backbone is not None:
+        backbones.check_name(backbone)
+    if fit is not None:
+        backbones.check_fit(fit)
 
 
 @app.command()
@@ -172,8 +205,10 @@ def extract(
     from tlbook import data as inputs
 
     out = out / "features.safetensors" if out.is_dir() else out
-    _check_is_free("--out", out, force)
+    _check_is_free("--out", out, force, folder)
+    _check_encoder(backbone, fit)
     data = inputs.folder(folder, on_error="skip" if skip else "raise")
+    _check_is_none_of("--out", out, data)
     features = tlbook.extract(_encoder_for(data, backbone, fit), data, stages=(stage,))
     features.save(out)
     typer.echo(f"{out}: {features.X.shape[0]:,} × {features.X.shape[1]:,} features, labels {features.y.shape}")
@@ -198,8 +233,11 @@ def suspect(
     from tlbook import data as inputs
 
     if out is not None:
-        _check_is_free("--out", out, force)
+        _check_is_free("--out", out, force, folder, groups, labels)
+    _check_encoder(backbone)
     data = inputs.folder(folder, groups=groups, labels=labels, on_error="skip" if skip else "raise")
+    if out is not None:
+        _check_is_none_of("--out", out, data)
     found = tlbook.suspect(data, backbone=backbone)
     typer.echo(found)
     if out is not None:
@@ -262,7 +300,9 @@ def finetune(
 
         def begin():
             reserved.enter_context(_reserve(out, folder, checkpoint, resume))
-            return _data_and_split(folder, groups, labels, skip, seed, augment)
+            _check_training(recipe, minutes, epochs, lr, augment, seed)
+            _check_encoder(backbone, fit)
+            return _data_and_split(folder, groups, labels, skip, seed)
 
         if recipe != "auto" and ctx.get_parameter_source("minutes").name == "COMMANDLINE":
             raise ValueError(
@@ -289,6 +329,22 @@ def finetune(
             raise typer.Exit(130)
         if group.is_first:
             _save(found, out, data, split, f"Trained by `{_command(ctx)}`.", checkpoint)
+
+
+def _check_training(recipe, minutes, epochs, lr, augment, seed):
+    """Say before any file is read which number or choice `tlbook.finetune` would refuse."""
+    from tlbook.arguments import positive_number, whole_number
+    from tlbook.training.recipes import recipe_of
+
+    recipe_of(recipe)
+    positive_number("minutes", minutes)
+    if epochs is not None:
+        whole_number("epochs", epochs, 1)
+    if lr is not None:
+        positive_number("lr", lr)
+    whole_number("seed", seed, 0)
+    if augment not in (None, "none", "photo", "flips", "dihedral"):
+        raise ValueError(f"--augment must be none, photo, flips or dihedral, got {augment!r}")
 
 
 def _silence_unless(is_first):
@@ -318,8 +374,7 @@ def _reserve(out, folder, checkpoint, resume):
     """Check that a model can be written to ``out``, and keep others from training to it until the block ends."""
     if not out.name or out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} exists and is not an empty folder: choose another --out")
-    if folder.resolve() in out.resolve().parents:
-        raise ValueError(f"--out {out} would lie among the images: choose another")
+    _check_is_not_read("--out", out, folder)
     _check_is_writable("--out", out)
     owner = checkpoint / "owner"
     with _lock(owner, out) as file:
@@ -378,22 +433,25 @@ def _lock_open(file):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def _data_and_split(folder, groups, labels, skip, seed, augment):
+def _data_and_split(folder, groups, labels, skip, seed):
     """The examples and their parts: those that the folder has, or drawn by group or at random."""
     from tlbook import data as inputs
 
-    if augment not in (None, "none", "photo", "flips", "dihedral"):
-        raise ValueError(f"--augment must be none, photo, flips or dihedral, got {augment!r}")
     data = inputs.folder(folder, groups=groups, labels=labels, on_error="skip" if skip else "raise")
     by = "given" if "part" in data.columns else "random" if data.groups is None else "group"
     split = data.split(by=by, seed=seed)
     pairs = inputs.near_duplicates(data, split)
     if pairs:
-        raised = "test images look" if data.kind.name == "images" else f"{data.kind.name} to test on begin"
+        kind = data.kind.name
+        raised = "test images look" if kind == "images" else f"{kind} to test on begin"
+        remedy = f"keep such {kind} in one group of --groups"
+        if by == "given":
+            remedy = "move one of the two to the part of the other"
+        elif labels is not None or not folder.is_dir():
+            remedy = f"give such {kind} one value in {'an array' if folder.suffix == '.npz' else 'a column'} 'group'"
         warnings.warn(
             f"{len(pairs)} of {len(split.test)} {raised} like one that is trained on, such as "
-            f"{pairs[0]['test']} and {pairs[0]['seen']}. If they show one thing, the scores flatter: keep such "
-            f"{data.kind.name} in one group of --groups",
+            f"{pairs[0]['test']} and {pairs[0]['seen']}. If they show one thing, the scores flatter: {remedy}",
             stacklevel=2,
         )
     return data, split
@@ -466,9 +524,13 @@ def predict(
     from tlbook.kinds import KINDS
     from tlbook.training.classifier import load_finetuned
 
-    _check_is_free("--csv", csv, force)
+    _check_is_free("--csv", csv, force, model, images)
     found = load_finetuned(model)
-    kind, prices = KINDS[found.model.kind], _prices(cost)
+    kind, prices = KINDS[found.model.kind], _prices(cost, found.class_names)
+    if prices and found.decider is None:
+        raise ValueError(
+            f"--cost needs calibrated probabilities, and {model} was saved without enough validation examples for them"
+        )
     paths = _files_of(images, skip, kind)
     if found.decider is None and not prices:
         names, rows = found.class_names, [[found.class_names[p.argmax()], *p] for p in found.predict(paths)]
@@ -480,15 +542,22 @@ def predict(
     typer.echo(f"{csv}: {len(paths):,} {kind.name}")
 
 
-def _prices(costs):
+def _prices(costs, class_names):
     """{class: price} of ["class=price", …]."""
-    prices = {}
+    from tlbook.arguments import positive_number
+
+    prices, names = {}, list(map(str, class_names))
     for words in costs or []:
         name, _, price = words.rpartition("=")
         try:
-            prices[name] = float(price)
+            price = float(price)
         except ValueError:
             raise ValueError(f"--cost must be CLASS=PRICE, such as defective=10, got {words!r}") from None
+        if name not in names:
+            raise ValueError(f"--cost names {name!r}, and the classes are {', '.join(names)}: one --cost for each")
+        if name in prices:
+            raise ValueError(f"--cost names {name!r} twice: leave one of them out")
+        prices[name] = positive_number(f"--cost {name}", price)
     return prices
 
 
@@ -506,7 +575,8 @@ def _files_of(path, skip, kind):
     if problems:
         lines = listed(problems)
         if path.is_file():
-            raise ValueError(lines)
+            hint = f": give {kind.name} or a folder of them" if kind.why_not(path) else ""
+            raise ValueError(lines + hint)
         if not skip or not good:
             raise ValueError(f"{len(problems)} {kind.name} cannot be read:\n  {lines}\nRemove them, or pass --skip")
         warnings.warn(f"{len(problems)} {kind.name} passed over:\n  {lines}", stacklevel=2)
@@ -514,7 +584,7 @@ def _files_of(path, skip, kind):
 
 
 def _write_csv(path, images, rows, names):
-    """A line for each image: its path, the class, and a value for each of ``names``."""
+    """A line for each image: its path, the class, and a value for each of ``names``, which no two columns share."""
     from csv import writer
 
     from tlbook import cache
@@ -524,15 +594,27 @@ def _write_csv(path, images, rows, names):
         part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,  # names as the disk has them
     ):
         lines = writer(file)
-        lines.writerow(["path", "class", *names])
+        lines.writerow(["path", "class", *_apart_from(("path", "class"), names)])
         lines.writerows(
             [str(image), answer, *(value if isinstance(value, str) else f"{value:.6f}" for value in values)]
             for image, (answer, *values) in zip(images, rows, strict=True)
         )
 
 
+def _apart_from(taken, names):
+    """``names``, of which a taken one is written p(name), or p(p(name)) where a class is called that."""
+    others, apart = {*taken, *names}, []
+    for name in names:
+        written = name
+        while name in taken and written in others:
+            written = f"p({written})"
+        apart.append(written)
+    return apart
+
+
 @app.command()
 def export(
+    ctx: typer.Context,
     model: Annotated[Path, typer.Argument(help="A folder that tlbook finetune wrote.")],
     out: Annotated[Path, typer.Option(help="The ONNX file.")] = Path("model.onnx"),
     page: Annotated[Path | None, typer.Option(help="In place of a file: a folder for a page that answers.")] = None,
@@ -547,8 +629,11 @@ def export(
     from tlbook.training.classifier import load_finetuned
 
     if page is not None:
+        if ctx.get_parameter_source("out").name == "COMMANDLINE":
+            raise ValueError(f"--out {out} is a file, and --page {page} a page in its place: leave one of them out")
+        _check_is_not_read("--page", page, model)
         return _write_page(page, load_finetuned(model))
-    _check_is_free("--out", out, force)
+    _check_is_free("--out", out, force, model)
     found = load_finetuned(model)
     difference, (height, width) = found.export(out), found.model._size
     typer.echo(

@@ -1,6 +1,5 @@
 """Image files as people have them: found in folders, decoded to RGB one at a time, or named as broken."""
 
-import csv
 import functools
 import hashlib
 import math
@@ -77,15 +76,46 @@ def to_rgb(image):
     neighbours. Where darkness means something, scale all images of the camera by one factor yourself, to 8 bits. Colour
     of 16 bits a channel has already lost its low byte when Pillow hands it over.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
-    image = ImageOps.exif_transpose(image)
+    image = _upright(image)
     if image.mode.startswith("I") or image.mode == "F":
         image = Image.fromarray(_to_8_bits(np.asarray(image)))
     elif image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+    image = image.convert("RGB")
+    image.info = {key: value for key, value in image.info.items() if not _tells_orientation(key)}
+    return image
+
+
+def _upright(image):
+    """Turn a PIL image as its EXIF orientation says; EXIF that cannot be read says nothing.
+
+    ``PIL.ImageOps.exif_transpose`` also writes the EXIF anew, and fails where any other entry in it is damaged.
+    """
+    from PIL.Image import Transpose
+
+    image.load()  # turns a TIFF by itself, and takes the orientation out
+    try:
+        orientation = image.getexif().get(0x0112)
+    except Exception:  # damaged in any way
+        return image
+    turn = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }.get(orientation)
+    return image if turn is None else image.transpose(turn)
+
+
+def _tells_orientation(key):
+    """Whether an entry of this key in ``image.info`` is EXIF or XMP."""
+    return any(word in str(key).lower() for word in ("exif", "xmp"))
 
 
 def _to_8_bits(values):
@@ -117,7 +147,7 @@ def may_be_shared(image):
     """
     from PIL import ImageFile
 
-    late = any("exif" in str(key).lower() or "xmp" in str(key).lower() for key in image.info)
+    late = any(map(_tells_orientation, image.info))
     return not isinstance(image, ImageFile.ImageFile) and image.palette is None and not late
 
 
@@ -341,6 +371,21 @@ def check(paths, bits=None, what="images"):
     return good, problems
 
 
+def copies_of_two_classes(files, labels, bits):
+    """[[rows of files that are the same, byte for byte, and have two labels or more]].
+
+    Only files are read whose ``bits``, from `check`, and sizes agree with those of a file with another label.
+    """
+    alike, same = {}, {}
+    for i, file in enumerate(files):
+        if file in bits:
+            alike.setdefault((int(bits[file]), os.path.getsize(file)), []).append(i)
+    for rows in alike.values():
+        for i in rows if len({labels[i] for i in rows}) > 1 else ():
+            same.setdefault(hashlib.sha256(Path(files[i]).read_bytes()).digest(), []).append(i)
+    return [rows for rows in same.values() if len({labels[i] for i in rows}) > 1]
+
+
 def _has_several(path):
     """Whether a file holds several pages or frames; a JPEG's other images are made from its first."""
     if FORMATS.get(Path(path).suffix.lower()) == "JPEG":
@@ -353,7 +398,7 @@ def groups_of(paths, root, groups):
     names = [path.relative_to(root).as_posix() for path in paths]
     if callable(groups):
         return np.array([groups(name) for name in names])
-    known = _read_groups(groups)
+    known = _read_groups(groups, set(map(_normal, names)))
     missing = [name for name in names if _normal(name) not in known]
     if missing:
         raise ValueError(
@@ -363,22 +408,20 @@ def groups_of(paths, root, groups):
     return np.array([known[_normal(name)] for name in names])
 
 
-def _read_groups(table):
-    """{path: group} from a CSV file of path,group."""
-    try:
-        with Path(table).open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.reader(file))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{table} is not a CSV file in UTF-8 ({error}): save it as such") from None
-    if not rows or [cell.strip().lower() for cell in rows[0]] != ["path", "group"]:
-        raise ValueError(f"{table} must begin with the line path,group")
+def _read_groups(table, names):
+    """{path: group} from a CSV file of path,group; \\ is / in a path, unless it is one of ``names`` as it stands."""
+    from tlbook.kinds import read_table
+
+    columns, _ = read_table(table)
+    if set(columns) != {"path", "group"}:
+        raise ValueError(f"{table} must begin with the line path,group, and names {', '.join(columns)}")
 
     known = {}
-    for row in rows[1:]:
-        if len(row) == 2 and row[1].strip():
-            path, group = _normal(row[0].strip()), row[1].strip()
-            if known.setdefault(path, group) != group:
-                raise ValueError(f"{table} puts {path} in group {known[path]} and in group {group}: leave one of them")
+    for path, group in zip(columns["path"], map(str.strip, columns["group"]), strict=True):
+        path = _normal(path.strip())
+        path = path if path in names else path.replace("\\", "/")
+        if group and known.setdefault(path, group) != group:
+            raise ValueError(f"{table} puts {path} in group {known[path]} and in group {group}: leave one of them")
     return known
 
 

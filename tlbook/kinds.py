@@ -173,22 +173,30 @@ def load_encoder(kind, name=None):
 
 
 def read_table(path):
-    """Read a CSV file in UTF-8 whose first line names its columns: {column: list of strings}.
+    """Read a CSV file in UTF-8 whose first line names its columns; empty lines are passed over.
+
+    Returns:
+        {column: list of strings}, and the number of each row in the file, where the first line is 1.
 
     Raises:
         FileNotFoundError: no such file. ValueError: no such table, a row of another length, a column named twice.
     """
     try:
         with Path(path).open(newline="", encoding="utf-8-sig") as file:
-            header, *rows = list(csv.reader(file, strict=True)) or [[]]
+            rows = {i: row for i, row in enumerate(csv.reader(file, strict=True), 1) if any(map(str.strip, row))}
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} does not exist") from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read as a CSV file ({error.strerror})") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} is not a CSV file in UTF-8 ({error}): save it as such") from None
-    header = [name.strip().lower() for name in header]
+    header = [name.strip().lower() for name in rows.pop(min(rows))] if rows else []
+    for separator, name in ((";", "semicolons"), ("\t", "tabs")):
+        if len(header) == 1 and separator in header[0]:
+            raise ValueError(f"{path} separates its columns by {name}: save it with commas")
     if len(set(header)) < len(header) or not rows:
         raise ValueError(f"{path} must have a first line that names each column once, and rows below it, got {header}")
-    for i, row in enumerate(rows, 2):
+    for i, row in rows.items():
         if len(row) != len(header):
             raise ValueError(f"{path}, row {i}: {len(row)} values for {len(header)} columns")
-    return {name: [row[k] for row in rows] for k, name in enumerate(header)}
+    return {name: [row[k] for row in rows.values()] for k, name in enumerate(header)}, list(rows)

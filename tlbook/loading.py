@@ -58,10 +58,8 @@ def load(data, batches, backbones):
             for i, (x, *_) in zip(rows, read, strict=True):
                 first, shape = expected = expected or (i, x.shape)
                 if x.shape != shape:
-                    here, there = data.place(i), data.place(first)
-                    raise ValueError(
-                        f"example {here} has shape {tuple(x.shape)}, example {there} {tuple(shape)}: resize them"
-                    )
+                    here, there = called(data, i), called(data, first)
+                    raise ValueError(f"{here} has shape {tuple(x.shape)}, {there} {tuple(shape)}: resize them")
             yield [b.collate(tensors) for b, tensors in zip(backbones, zip(*read, strict=True), strict=True)]
     finally:
         reading.close()
@@ -72,4 +70,10 @@ def read_input(data, i, use=lambda x: x):
     try:
         return use(data[i][0])
     except Exception as error:
-        raise ValueError(f"example {data.place(i)} cannot be read: {error}") from error
+        raise ValueError(f"{called(data, int(i))} cannot be read: {error}") from error
+
+
+def called(data, i):
+    """What an error calls example ``i`` of a data set: by its position, and its path where it has one."""
+    paths = getattr(data.inputs, "paths", data.columns.get("path"))
+    return f"example {data.place(i)}" + ("" if paths is None else f" ({paths[i]})")

@@ -2,6 +2,7 @@
 
 import hashlib
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
@@ -49,6 +50,9 @@ class Dataset:
                 f"write ({self.class_names!r}, …), or tuple({self.class_names!r}) for its letters"
             )
         object.__setattr__(self, "class_names", tuple(self.class_names))
+        (name, times), *_ = Counter(map(str, self.class_names)).most_common(1) or [("", 1)]
+        if times > 1:
+            raise ValueError(f"class_names holds {name!r} {times} times: give each class its own name")
         if self.groups is not None:
             object.__setattr__(self, "groups", _as_groups(self.groups))
         object.__setattr__(self, "columns", {k: np.asarray(v) for k, v in self.columns.items()})
@@ -236,7 +240,8 @@ class Dataset:
             if name not in part:
                 raise ValueError(
                     f"the given split of {self.name!r} has no {name} part, only {np.unique(part).tolist()}: add one, "
-                    f"use by='random' or 'group'{remedy if 'val' in part else ''}"
+                    f"leave out the split (of a table the column split; data.split(by='random') draws another)"
+                    f"{remedy if 'val' in part else ''}"
                 )
         train, given_val, test = (np.flatnonzero(part == name) for name in Split._fields)
         if len(given_val) or val == 0:
@@ -264,7 +269,7 @@ class Dataset:
         if both:
             warnings.warn(
                 f"the given split separates groups ({len(both)}, such as {both[0]!r}): what is tested was partly seen. "
-                "by='group' keeps them whole",
+                "Without the split (of a table the column split; data.split(by='group')) they are kept whole",
                 stacklevel=3,
             )
 

@@ -28,8 +28,8 @@ def image_folder(path, *, groups=None, on_error="raise"):
         path: the folder. Links are followed; hidden files and what file managers leave are passed over.
         groups: what belongs together and must not be separated (patients, days, cameras): a function of an image's path
             below the folder, such as "cats/17/3.jpg", or a CSV file with the columns path and group.
-        on_error: "raise", or "skip": go on without broken images, files that are no images and classes of fewer than
-            `FEWEST` images, with a warning that counts them.
+        on_error: "raise", or "skip": go on without broken images, files that are no images, images that stand byte for
+            byte in folders of two classes, and classes of fewer than `FEWEST` images, with a warning that counts them.
 
     Returns:
         Dataset; ``columns``: path (below the folder), bits, the `tlbook.images.difference_hash`, and part where the
@@ -53,7 +53,8 @@ def folder(path, *, groups=None, labels=None, on_error="raise"):
     A CSV file begins with a line that names its columns, among them ``label``, and ``text`` or ``path`` (of a file,
     relative to the CSV file). There may be ``group``, ``split`` ("train", "val", "test"; ``part`` is the same) and
     ``weight`` (numbers of at least 0, for ``Objective(sample_weight=data.columns["weight"])``); every column is kept in
-    ``columns``. What is wrong with a row is said with its number.
+    ``columns``. Empty lines are passed over; \\ in a path is read as / where that names a file. What is wrong with a
+    row is said with its number.
 
     An .npz file (``np.savez``) holds images X, (N, H, W) or (N, H, W, 3) uint8, and y, N integers or strings; of the
     same length group, split and weight may be there, and class_names, what the integers mean: classes keep the order of
@@ -78,9 +79,12 @@ def folder(path, *, groups=None, labels=None, on_error="raise"):
 
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
-    suffix = Path(path).suffix.lower()
+    suffix = "" if Path(path).is_dir() else Path(path).suffix.lower()
     if groups is not None and (labels is not None or suffix in (".csv", ".npz")):
-        raise ValueError(f"groups of a CSV or .npz file stand in its column 'group', not in {groups!r}")
+        raise ValueError(
+            f"groups of a CSV or .npz file stand in its column 'group', and groups={str(groups)!r} was given too: put "
+            "them there, and leave groups (--groups) out"
+        )
     if labels is not None:
         if not Path(path).is_dir():
             raise FileNotFoundError(f"{path} is not a folder: paths in {labels} are relative to one")
@@ -89,6 +93,11 @@ def folder(path, *, groups=None, labels=None, on_error="raise"):
         return tables.table(Path(path), None, on_error)
     if suffix in (".npz", ".npy"):
         return tables.arrays(Path(path), on_error)
+    if Path(path).is_file():
+        raise ValueError(
+            f"{path} is none of what is taken: a folder that holds a folder of files for each class; a .csv file, with "
+            "commas, of path,label or text,label; an .npz file of images X and labels y"
+        )
     return _class_folder(path, kind_of(path), groups, on_error)
 
 
@@ -133,10 +142,20 @@ def _files_of_classes(root, part_of, kind):
     level = 1 if part_of else 0  # of the class in a path
     classes = _folders_in(folders[0]) if part_of else folders
     found, others = images.find(root, kind.why_not)
+    if found and not classes:
+        raise ValueError(
+            f"{root} holds {len(found)} {kind.name} and no folder in it: make a folder for each class, and move the "
+            f"{kind.name} of the class there"
+        )
     place = {f: f.relative_to(root).parts for f in found}
     bits, problems = images.check([f for f in found if len(place[f]) >= level + 2], kind.bits, kind.name)
+    copies, files = set(), list(bits)
+    for rows in images.copies_of_two_classes(files, [place[f][level] for f in files], bits):
+        copies.update(files[i] for i in rows)
+        several = " and ".join(str(files[i]) for i in rows)
+        problems.append(f"{several} are the same, and of two classes: remove the wrong one")
     of_class = {folder.name: [] for folder in classes}
-    for f in bits:
+    for f in (f for f in files if f not in copies):
         of_class[place[f][level]].append(f)
 
     problems += [f"{f} {why}" for f, why in others.items()]
@@ -203,6 +222,7 @@ def raise_or_warn(root, problems, on_error):
         return
     if on_error == "raise":
         raise ValueError(
-            f"{len(problems)} problems in {root}:\n  {listed(problems)}\nMend or remove them, or pass on_error='skip'"
+            f"{len(problems)} problems in {root}:\n  {listed(problems)}\nMend or remove them, or pass "
+            "on_error='skip' (--skip)"
         )
     warnings.warn(f"{len(problems)} problems in {root} passed over:\n  {listed(problems)}", stacklevel=3)

@@ -3,6 +3,9 @@
 Rows of a CSV file are counted from the line with the names of the columns, which is row 1; those of an array from 0.
 """
 
+import os
+import warnings
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -20,18 +23,11 @@ ONE_LABEL = (
 
 def table(path, root=None, on_error="raise"):
     """The Dataset of a CSV file with the columns label, and text or path; `tlbook.data.folder` says more."""
-    columns = read_table(path)
-    what = "path" if root is not None or ("path" in columns and "text" not in columns) else "text"
-    root = Path(path).parent if root is None else Path(root)
-    for name in (what, "label"):
-        if name not in columns:
-            wanted = "'text' or 'path'" if name == "text" else repr(name)
-            votes = f". {ONE_LABEL}" if name == "label" and len(columns) > 2 else ""
-            raise ValueError(
-                f"{path} has no column {wanted}, only {', '.join(columns)}: rename the one that is meant{votes}"
-            )
+    columns, rows = read_table(path)
+    folder = Path(path).parent if root is None else Path(root)
+    what = _input_column(path, columns, folder, root is not None)
     given, labels = columns.pop(what), np.array([label.strip() for label in columns.pop("label")])
-    problems = _Problems(path, len(labels), "row", first=2)
+    problems = _Problems(path, "row", rows)
     for i, (x, label) in enumerate(zip(given, labels, strict=True)):
         if not x.strip() or not label:
             problems.note(i, f"no {what}, or no label: fill it in, or remove the row")
@@ -40,26 +36,74 @@ def table(path, root=None, on_error="raise"):
     # The inputs, and the 64 bits that nearly equal ones share
     if what == "text":
         kind, inputs = KINDS["texts"], given
-        bits, paths = [text_bits(x) if x.strip() else 0 for x in given], [f"row {i + 2}" for i in range(len(given))]
+        bits, paths = [text_bits(x) if x.strip() else 0 for x in given], [f"row {row}" for row in rows]
     else:
         kind = _kind_of_paths(given)
-        inputs = [root / x.strip() for x in given]
-        bits, paths = _check_files(inputs, given, labels, root, kind, problems), [x.strip() for x in given]
+        paths = [_as_this_system_writes(folder, x.strip()) for x in given]
+        inputs = [folder / x for x in paths]
+        bits = _check_files(inputs, paths, labels, folder, kind, problems)
+    if root is not None:
+        _warn_of_unlisted(path, folder, kind, inputs)
     columns = {"path": np.array(paths)} | columns | {"bits": np.array(bits, np.uint64)}
     return _dataset(path, problems, on_error, kind, inputs, labels, columns)
+
+
+def _input_column(path, columns, folder, is_of_files):
+    """ "path" or "text": the column that the inputs come from, where there is it, and a column of labels."""
+    what = "path" if is_of_files or ("path" in columns and "text" not in columns) else "text"
+    for name in (what, "label"):
+        if name not in columns:
+            wanted = "'text' or 'path'" if name == "text" else repr(name)
+            usual = "path,label or text,label" if name == "text" else f"{what},label"
+            votes = f". {ONE_LABEL}" if name == "label" and len(columns) > 2 else ""
+            raise ValueError(
+                f"{path} has no column {wanted}, only {', '.join(columns)}: the first line names the columns, such as "
+                f"{usual}. Rename the one that is meant, or add that line{votes}"
+            )
+    if what == "text" and any(x.strip() and _is_file(folder / x.strip()) for x in columns.get("path", [])):
+        raise ValueError(
+            f"{path} has the columns text and path, and there are files of these paths: which of the two is learned "
+            "from? Remove or rename the other"
+        )
+    return what
+
+
+def _as_this_system_writes(folder, name):
+    r"""``name`` with / for \ where that names a file and it as it stands does not: tables come from other systems."""
+    other = name.replace("\\", "/")
+    return other if other != name and not _is_file(folder / name) and _is_file(folder / other) else name
+
+
+def _warn_of_unlisted(path, folder, kind, listed):
+    """Warn of files of the folder that its table does not name."""
+    found, listed = images.find(folder, kind.why_not)[0], set(map(_real, listed))
+    left = [file for file in found if _real(file) not in listed]
+    if left:
+        warnings.warn(
+            f"{path} does not name {len(left)} of the {len(found)} {kind.name} in {folder}, such as {left[0]}: they "
+            "are left out",
+            stacklevel=4,
+        )
+
+
+def _real(file):
+    """The file that a path leads to, whichever way it is written."""
+    try:
+        return os.path.realpath(file)
+    except (OSError, ValueError):  # no name of a file
+        return str(file)
 
 
 def arrays(path, on_error="raise"):
     """The Dataset of an .npz file of images X and labels y; `tlbook.data.folder` says more. No pickle is opened."""
     found = _read_arrays(path)
     X, y = found.pop("X"), found.pop("y")
-    if X.dtype != np.uint8 or X.ndim not in (3, 4) or X.ndim == 4 and X.shape[3] not in (1, 3):
-        remedy = "X.transpose(0, 2, 3, 1)" if X.ndim == 4 and X.shape[1] in (1, 3) else "(255 * X).astype(np.uint8)"
-        remedy = remedy if X.ndim in (3, 4) else "np.stack of images of one size"
+    remedy = _remedy_of(X)
+    if remedy:
         raise ValueError(
             f"{path}: X must be uint8 images (N, H, W) or (N, H, W, 3), got {X.dtype} of {X.shape}: save {remedy}"
         )
-    problems, names = _Problems(path, len(X), "y, row", first=0), found.pop("class_names", None)
+    problems, names = _Problems(path, "y, row", range(len(X))), found.pop("class_names", None)
     if y.ndim == 2:
         several = np.flatnonzero((y != 0).sum(1) != 1)
         where = f"row {several[0]} of y has {(y[several[0]] != 0).sum()} labels. {ONE_LABEL}" if len(several) else ""
@@ -101,10 +145,43 @@ def arrays(path, on_error="raise"):
     return _dataset(path, problems, on_error, KINDS["images"], X, labels, columns, order)
 
 
+def _remedy_of(X):
+    """What makes X uint8 images (N, H, W) or (N, H, W, 1 or 3), one step at a time; None where it is."""
+    # Its shape
+    if X.ndim not in (3, 4):
+        return "np.stack of images of one size"
+    if X.ndim == 4 and X.shape[3] not in (1, 3):
+        if X.shape[1] in (1, 3, 4) and X.shape[3] != 4:
+            return "X.transpose(0, 2, 3, 1)"
+        return "X[..., :3]" if X.shape[3] > 3 else "X[..., :1]"
+
+    # Its numbers
+    if X.dtype == np.uint8:
+        return None
+    if X.dtype.kind not in "iufb" or not X.size:
+        return "numbers from 0 to 255, as uint8"
+    if X.dtype.kind == "b":
+        return "255 * X.astype(np.uint8)"
+    low, high = X.min(), X.max()
+    if not np.isfinite([low, high]).all():
+        return "np.nan_to_num(X), if what is no number may be black"
+    if low < 0 or X.dtype.kind == "f" and high > 255:
+        return "np.interp(X, (X.min(), X.max()), (0, 255)).round().astype(np.uint8)"
+    if X.dtype.kind == "f":
+        return f"{'(255 * X)' if high <= 1 else 'X'}.round().astype(np.uint8)"
+    bits = int(high).bit_length()
+    shift = bits + bits % 2 - 8  # as of files: see `tlbook.images.to_rgb`
+    return "X.astype(np.uint8)" if bits <= 8 else f"(X >> {shift}).astype(np.uint8)"
+
+
 def _read_arrays(path):
     """{name: array} of an .npz file."""
     if Path(path).suffix.lower() == ".npy":
         raise ValueError(f"{path} is one array, without labels: np.savez('images.npz', X=images, y=labels) holds both")
+    if not Path(path).exists():
+        raise FileNotFoundError(f"{path} does not exist")
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} is damaged, or no .npz file: np.savez(path, X=images, y=labels) writes one")
     try:
         with np.load(path, allow_pickle=False) as file:
             missing = [name for name in ("X", "y") if name not in file.files]
@@ -114,8 +191,6 @@ def _read_arrays(path):
                     "np.savez(path, X=images, y=labels)"
                 )
             return {name: file[name] for name in file.files}
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path} does not exist") from None
     except Exception as error:  # zip files break in many ways
         why = str(error)
         if "Object arrays" in why or "allow_pickle" in why:
@@ -130,20 +205,20 @@ def _read_arrays(path):
 class _Problems:
     """What is wrong with the rows of a file: the first thing of each row."""
 
-    def __init__(self, path, rows, word, first):
-        self.path, self.word, self.first, self.of = path, word, first, {}
-        self.rows = rows
+    def __init__(self, path, word, rows):
+        """``rows``: the number of each row in the file."""
+        self.path, self.word, self.rows, self.of = path, word, rows, {}
 
     def note(self, i, what):
         self.of.setdefault(int(i), what)
 
     def place(self, i):
-        return f"{self.word} {i + self.first}"
+        return f"{self.word} {self.rows[i]}"
 
     @property
     def good(self):
         """Mask of the rows with nothing wrong."""
-        good = np.ones(self.rows, bool)
+        good = np.ones(len(self.rows), bool)
         good[list(self.of)] = False
         return good
 
@@ -153,7 +228,9 @@ class _Problems:
 
 def _known_columns(columns, problems):
     """Columns as arrays: group and split (or part) checked, weight as numbers; the others as they are."""
-    if "split" in columns and "part" not in columns:
+    if "split" in columns and "part" in columns:
+        raise ValueError(f"{problems.path} has the columns split and part, which say the same: remove one of the two")
+    if "split" in columns:
         columns["part"] = columns.pop("split")
     if "group" in columns:
         columns["group"] = [group.strip() for group in columns["group"]]
@@ -191,7 +268,7 @@ def _kind_of_paths(given):
 def _is_file(file):
     try:
         return file.is_file()
-    except OSError:  # no name of a file: too long
+    except (OSError, ValueError):  # no name of a file: too long, or with a zero byte
         return False
 
 
@@ -199,11 +276,12 @@ def _check_files(files, given, labels, root, kind, problems):
     """The 64 bits of each file; what is missing, broken or named twice becomes a problem of its row."""
     first = {}
     for i, (file, name) in enumerate(zip(files, given, strict=True)):
-        other = first.setdefault(file, i) if name.strip() else i
+        other = first.setdefault(_real(file), i) if name else i
         if other != i:
+            written = f" as {given[other]}" if given[other] != name else ""
             differ = f" with the label {str(labels[other])!r}. {ONE_LABEL}" if labels[other] != labels[i] else ""
             problems.note(
-                i, f"{name.strip()} stands in {problems.place(other)} too{differ or ': remove one of the two'}"
+                i, f"{name} stands in {problems.place(other)} too{written}{differ or ': remove one of the two'}"
             )
         elif not _is_file(file):
             problems.note(i, f"{file} does not exist: paths are relative to {root}")
@@ -211,6 +289,16 @@ def _check_files(files, given, labels, root, kind, problems):
     bits, bad = images.check(list(rows), kind.bits, kind.name)
     for file in rows.keys() - bits.keys():
         problems.note(rows[file], next((why for why in bad if why.startswith(f"{file} ")), f"{file} cannot be read"))
+    read = list(rows.values())
+    for several in images.copies_of_two_classes([files[i] for i in read], labels[read], bits):
+        several = [read[k] for k in several]
+        for i in several:
+            j = next(j for j in several if labels[j] != labels[i])
+            problems.note(
+                i,
+                f"{given[i]} is the same as {given[j]} in {problems.place(j)}, of the label {str(labels[j])!r}. "
+                f"{ONE_LABEL}",
+            )
     return [bits.get(file, 0) for file in files]
 
 
