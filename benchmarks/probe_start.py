@@ -103,7 +103,6 @@ def main():
         | {"AUC of each seed": [judged[arm, seed].auc for seed in seeds]}
         | {"AUC of each half, first seed": [auc_of(fits[arm, k, seeds[0]]["p"], data, fold) for k, fold in folds]}
         | {"within panels": float(np.mean([judged[arm, seed].within_group_auc for seed in seeds]))}
-        | {"seconds a fit, median": float(np.median([fits[arm, k, s]["seconds"] for k, _ in folds for s in seeds]))}
         for arm in ARMS
     ]
 

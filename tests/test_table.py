@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import tlbook as tl
-from tlbook.table import Table
+from tlbook.table import Table, apart_from
 
 TABLE = Table(
     [
@@ -69,3 +69,8 @@ def test_scores_and_comparisons_are_tables_in_a_notebook():
         assert words in html and words in text
     difference = tl.compare(a, b)
     assert f"{difference.difference:+.3f}" in difference._repr_html_() and "<table" in difference._repr_html_()
+
+
+def test_names_that_are_taken_are_written_otherwise_and_no_two_are_one():
+    assert apart_from(("class", "known"), ["a", "known"]) == ["a", "p(known)"]
+    assert apart_from(("class", "known"), ["known", "p(known)"]) == ["p(p(known))", "p(known)"]

@@ -588,28 +588,18 @@ def _write_csv(path, images, rows, names):
     from csv import writer
 
     from tlbook import cache
+    from tlbook.table import apart_from
 
     with (
         cache.atomic(path) as part,
         part.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,  # names as the disk has them
     ):
         lines = writer(file)
-        lines.writerow(["path", "class", *_apart_from(("path", "class"), names)])
+        lines.writerow(["path", "class", *apart_from(("path", "class"), names)])
         lines.writerows(
             [str(image), answer, *(value if isinstance(value, str) else f"{value:.6f}" for value in values)]
             for image, (answer, *values) in zip(images, rows, strict=True)
         )
-
-
-def _apart_from(taken, names):
-    """``names``, of which a taken one is written p(name), or p(p(name)) where a class is called that."""
-    others, apart = {*taken, *names}, []
-    for name in names:
-        written = name
-        while name in taken and written in others:
-            written = f"p({written})"
-        apart.append(written)
-    return apart
 
 
 @app.command()

@@ -64,3 +64,14 @@ def _is_fraction(value):
 
 def _is_number(value):
     return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def apart_from(taken, names):
+    """``names``, of which a taken one is written p(name), or p(p(name)) where a class is called that."""
+    others, apart = {*taken, *names}, []
+    for name in names:
+        written = name
+        while name in taken and written in others:
+            written = f"p({written})"
+        apart.append(written)
+    return apart

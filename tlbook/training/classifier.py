@@ -25,7 +25,7 @@ from tlbook.evaluation import METRICS, evaluate
 from tlbook.forward import gathered, in_eval_mode
 from tlbook.kinds import KINDS
 from tlbook.loading import eval_batch_size, load
-from tlbook.table import Table
+from tlbook.table import Table, apart_from
 from tlbook.training import checkpoints, deciding
 from tlbook.training.onnx_file import write_onnx
 from tlbook.training.run import probabilities
@@ -139,7 +139,7 @@ class FineTuned:
         p = self.decider.probabilities(p)
         answers, members, known = decisions.least_cost(p, price), self.decider.sets(p), self.decider.known(X)
         names = list(map(str, self.class_names))
-        columns = [f"p({name})" if name in ("class", "set", "known") else name for name in names]
+        columns = apart_from(("class", "set", "known"), names)
         return Table(
             {"class": names[k], **dict(zip(columns, map(float, row), strict=True))}
             | {"set": [name for name, is_in in zip(names, of, strict=True) if is_in], "known": float(share)}

@@ -21,8 +21,8 @@ _CLAIMS = {  # claim -> (verdict, why)
     "B": ("undecided", "the interval of the difference includes 0: these panels do not tell the two apart"),
     "C": (
         "undecided",
-        "LP-FT differs in three things from the full recipe. Lesson 04 switched two of them, in four arms of eight "
-        "that all start at the probe; what the start is worth is not measured yet, and so no cause is named",
+        "lesson 04 switched the three things in which LP-FT differs from the full recipe. To hold BatchNorm is ahead, "
+        "the start at the probe is undecided, and whether features are distorted was not measured in any arm",
     ),
     "D": ("no", "a random split answers another question; on panels that are new the same probe was measured at 0.87"),
 }
