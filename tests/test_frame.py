@@ -1,12 +1,14 @@
 """Links, references and glossary: what stands in the lessons is what their one source says."""
 
 import importlib.util
+import json
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -117,6 +119,23 @@ def test_both_readmes_name_the_same_commands():
     ]
     without_comments = [[re.sub(r" *#.*", "", block) for block in blocks] for blocks in commands]
     assert without_comments[0] == without_comments[1]
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.zh.md"])
+def test_the_table_of_own_data_is_the_record(name):
+    runs = json.loads((ROOT / "benchmarks/results/own_data.json").read_text(encoding="utf-8"))["runs"]
+    said, arms = (ROOT / name).read_text(encoding="utf-8"), ("auto", "probe", "tutorial", "fastai")
+    sets = {of: [run for run in runs if run["data"] == of] for of in dict.fromkeys(run["data"] for run in runs)}
+    for rows in sets.values():
+        accuracy = [np.mean([row[arm]["accuracy"] for row in rows]) for arm in arms]
+        seconds = [np.median([row[arm]["seconds"] for row in rows]) for arm in arms]
+        cells = " | ".join(f"{a:.2f} ({s:.0f} s)" for a, s in zip(accuracy, seconds, strict=True))
+        assert f", {rows[0]['classes']}, {sum(rows[0]['examples'])} | {cells} |" in said
+    gaps = {arm: [run[arm]["auto − it, accuracy"] for run in runs] for arm in arms[1:]}
+    assert all(high >= 0 for of in gaps.values() for _, _, high in of)  # never clearly behind
+    ahead = [sum(low > 0 for _, low, _ in of) for of in gaps.values()]
+    numbers = re.findall(r"\d+", said[said.index(cells) :].split("\n\n")[1])
+    assert {len(runs), *ahead} <= set(map(int, numbers))
 
 
 @pytest.mark.parametrize("name", ["README.md", "README.zh.md"])
