@@ -473,6 +473,14 @@ def test_a_file_is_replaced_only_by_force(model, photos, small, tmp_path):
         assert out.read_bytes() != b"my only copy"
 
 
+def test_predictions_may_lie_beside_the_images_they_are_of(model, photos, tmp_path):
+    shutil.copytree(photos, tmp_path / "new")
+    for force in ([], ["--force"]):
+        done = run("predict", model, tmp_path / "new", "--csv", tmp_path / "new" / "out.csv", *force)
+        assert done.exit_code == 0, done.output
+        assert len((tmp_path / "new" / "out.csv").read_text().splitlines()) == 17
+
+
 def contents(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -483,7 +491,6 @@ def contents(folder):
         "predict {model} {photos}/red/0.png --csv {photos}/red/0.png",
         "predict {model} {photos} --csv {photos}/red/0.png",
         "predict {model} {photos} --csv {link}/red/0.png",
-        "predict {model} {photos} --csv {photos}/new.csv",
         "predict {model} {photos} --csv {model}/model.json",
         "predict {model} {link}/red/0.png --csv {image}",
         "export {model} --out {model}/model.safetensors",

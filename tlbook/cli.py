@@ -159,10 +159,10 @@ def _check_is_not_read(option, path, *read):
             raise ValueError(f"{option} {path} would lie in {given}, which is read: choose another")
 
 
-def _check_is_none_of(option, path, data):
-    """Refuse a ``path`` that is one of the files of a data set, wherever they lie."""
+def _check_is_none_of(option, path, files):
+    """Refuse a ``path`` that is one of these files, wherever they lie."""
     if path.exists():
-        for file in getattr(data.inputs, "paths", ()):
+        for file in files:
             _check_is_not_read(option, path, file)
 
 
@@ -208,7 +208,7 @@ def extract(
     _check_is_free("--out", out, force, folder)
     _check_encoder(backbone, fit)
     data = inputs.folder(folder, on_error="skip" if skip else "raise")
-    _check_is_none_of("--out", out, data)
+    _check_is_none_of("--out", out, getattr(data.inputs, "paths", ()))
     features = tlbook.extract(_encoder_for(data, backbone, fit), data, stages=(stage,))
     features.save(out)
     typer.echo(f"{out}: {features.X.shape[0]:,} × {features.X.shape[1]:,} features, labels {features.y.shape}")
@@ -237,7 +237,7 @@ def suspect(
     _check_encoder(backbone)
     data = inputs.folder(folder, groups=groups, labels=labels, on_error="skip" if skip else "raise")
     if out is not None:
-        _check_is_none_of("--out", out, data)
+        _check_is_none_of("--out", out, getattr(data.inputs, "paths", ()))
     found = tlbook.suspect(data, backbone=backbone)
     typer.echo(found)
     if out is not None:
@@ -521,16 +521,18 @@ def predict(
 
     Example: tlbook predict model/ new/ --csv out.csv --cost defective=10
     """
+    from tlbook.images import inputs_of
     from tlbook.kinds import KINDS
     from tlbook.training.classifier import load_finetuned
 
-    _check_is_free("--csv", csv, force, model, images)
+    _check_is_free("--csv", csv, force, model)  # a table may lie beside the images that it is of
     found = load_finetuned(model)
     kind, prices = KINDS[found.model.kind], _prices(cost, found.class_names)
     if prices and found.decider is None:
         raise ValueError(
             f"--cost needs calibrated probabilities, and {model} was saved without enough validation examples for them"
         )
+    _check_is_none_of("--csv", csv, inputs_of(images, kind).paths)
     paths = _files_of(images, skip, kind)
     if found.decider is None and not prices:
         names, rows = found.class_names, [[found.class_names[p.argmax()], *p] for p in found.predict(paths)]
