@@ -170,9 +170,9 @@ def row_of(name, seed, data, split, fits):
 
 def table(runs):
     """Of each set and arm: mean scores and seconds over seeds, and how often auto is clearly better or worse."""
-    for name in dict.fromkeys(row["data"] for row in runs):
-        rows = [row for row in runs if row["data"] == name]
-        print(f"{name}: {len(rows)} seeds, {rows[0]['examples']} examples, {rows[0]['classes']} classes")
+    for name, side in dict.fromkeys((row["data"], row["side"]) for row in runs):
+        rows = [row for row in runs if (row["data"], row["side"]) == (name, side)]
+        print(f"{name}, {side} px: {len(rows)} seeds, {rows[0]['examples']} examples, {rows[0]['classes']} classes")
         for arm in (arm for arm in ARMS if arm in rows[0]):
             means = "  ".join(f"{m} {np.mean([row[arm][m] for row in rows]):.3f}" for m in METRICS)
             line = f"  {arm:<9} {means}  {np.median([row[arm]['seconds'] for row in rows]):6.1f} s"

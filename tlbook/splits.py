@@ -59,14 +59,10 @@ def stratified_parts(labels, groups, shares, rng, draws=100):
 def _stratified_group_parts(labels, groups, shares, edges, rng, draws):
     names, group = np.unique(groups, return_inverse=True)
     if len(names) < len(shares):
-        why = "at least one each is needed"
-        if len(shares) == 2:  # a test is parted off before train and val are parted
-            why = (
-                "the groups of a test that was drawn before do not count. A split into train, val and test needs 3 "
-                "groups of the data, and 10 or more to tell how groups differ"
-            )
-        left = f"{len(names)} group{'s' if len(names) > 1 else ''}"
-        raise ValueError(f"{left} cannot be divided into {len(shares)} parts: {why}")
+        raise ValueError(
+            f"{len(names)} group{'s' if len(names) > 1 else ''} cannot be divided into {len(shares)} parts: at least "
+            "one each is needed, and 10 or more to tell how groups differ"
+        )
     counts = np.zeros((len(names), labels.max() + 1))  # of each class in each group
     np.add.at(counts, (group, labels), 1)
     wanted = np.outer(shares, counts.sum(0))

@@ -258,6 +258,11 @@ class Dataset:
         rest, test = np.flatnonzero(~is_test), np.flatnonzero(is_test)
         if val == 0:
             return Split(rest, rest[:0], test)
+        if groups is not None and len(np.unique(groups[rest])) < 2:
+            raise ValueError(
+                f"{self.name!r} has {len(np.unique(groups))} groups, of which the test leaves one: train, val and test "
+                "need 3, and 10 or more to tell how groups differ. Or pass val=0"
+            )
         is_val = stratified_parts(self.labels[rest], None if groups is None else groups[rest], [1 - val, val], rng) == 1
         return Split(rest[~is_val], rest[is_val], test)
 
