@@ -2,14 +2,15 @@
 
     python benchmarks/league.py            # two hours on one core; goes on where it was cut
     python benchmarks/league.py --table    # the table of what is fitted so far, and the figure
+    python benchmarks/league.py --size 128 LoRA head    # these fits alone, at another size: for processes side by side
 
 All methods see the same images, folds, flips and training seeds. Each chooses its learning rate by the loss on
 validation panels held out of the training part, from three rates, with the first seed; the other seeds take that rate.
 Gradual unfreezing gets the epochs that it needs to free all stages, training from scratch enough to reach its plateau:
-validation chooses the epoch of every method. Fits are kept in results/league as they end, with what they say of every
+validation chooses the epoch of every method. Fits are kept in results/league/64 as they end, with what they say of every
 cell, so that the table can be made again without them: remove that folder to start anew.
 
-Writes benchmarks/results/league.json and league.png: the mean AUC over seeds of each method with its interval over
+Writes benchmarks/results/league_64.json and .png: the mean AUC over seeds of each method with its interval over
 panels (which leaves out the seeds: their standard deviation stands beside it), and paired differences to the probe and
 to full fine-tuning.
 """
@@ -29,8 +30,7 @@ from tlbook.evaluation import _draws, _interval
 from tlbook.training.recipes import LPFT, Full, Gradual, Head, Surgical
 
 HERE = Path(__file__).parent
-FITS = HERE / "results" / "league"
-SIZE, EPOCHS, FOLDS, SEEDS = 64, 5, 2, (0, 1, 2)
+EPOCHS, FOLDS, SEEDS = 5, 2, (0, 1, 2)
 LORA = {"rank": 4, "alpha": 8, "targets": [r"model\.blocks\.[56]\..*conv_pwl?", r"model\.conv_head"]}
 METHODS = {  # name: (recipe, objective, epochs, learning rates); the probe has none of these to choose
     "head": (Head(), None, EPOCHS, (1e-4, 3e-4, 1e-3)),
@@ -44,8 +44,9 @@ METHODS = {  # name: (recipe, objective, epochs, learning rates); the probe has 
 }
 
 
-def file_of(name):
-    return FITS / f"{name}.json"
+def file_of(data, name):
+    """Where a fit on images of this size is kept."""
+    return HERE / "results" / "league" / str(data[0][0].shape[-1]) / f"{name}.json"
 
 
 def start_of(method, seed):
@@ -61,7 +62,7 @@ def fit(method, data, fold, lr, seed):
     begin = time.perf_counter()
     how = {"recipe": recipe, "objective": objective, "epochs": epochs, "lr": lr, "augment": "flips", "seed": seed}
     found = tl.finetune(start_of(method, seed), data, fold, **how)
-    moved = sum(p.numel() for n, p in found.model.named_parameters() if not torch.equal(p, found.start[n]))
+    moved = sum(p.numel() for n, p in found.model.named_parameters() if not torch.equal(p.cpu(), found.start[n].cpu()))
     p, val_loss = found.predict(data.subset(fold.test)), found.history[found.epoch]["val loss"]
     return fit_of(p, begin, found.epoch, moved) | {"val loss": val_loss}
 
@@ -77,18 +78,21 @@ def probe(data, fold):
 def fit_of(p, begin, epoch, moved):
     """What is kept: of two classes the probability of the second is enough."""
     seconds = round(time.perf_counter() - begin, 1)
-    return {"epoch": epoch, "seconds": seconds, "moved": moved, "p": p[:, 1].round(5).tolist()}
+    device = tl.device.describe()["device"]
+    return {"epoch": epoch, "seconds": seconds, "device": device, "moved": moved, "p": p[:, 1].round(5).tolist()}
 
 
 def of_method(method, data, folds):
     """{seed: [a fit for each fold]}, the rate of each fold chosen on its validation panels with the first seed."""
     if method == "probe":
-        fits = [kept(file_of(f"probe-{k}"), lambda f=fold: probe(data, f)) for k, fold in enumerate(folds)]
+        fits = [kept(file_of(data, f"probe-{k}"), lambda f=fold: probe(data, f)) for k, fold in enumerate(folds)]
         return dict.fromkeys(SEEDS, fits)
     rates = METHODS[method][3]
     searched = [
         {
-            lr: kept(file_of(f"{method}-{k}-{lr:g}-{SEEDS[0]}"), lambda f=fold, r=lr: fit(method, data, f, r, SEEDS[0]))
+            lr: kept(
+                file_of(data, f"{method}-{k}-{lr:g}-{SEEDS[0]}"), lambda f=fold, r=lr: fit(method, data, f, r, SEEDS[0])
+            )
             for lr in rates
         }
         for k, fold in enumerate(folds)
@@ -97,7 +101,7 @@ def of_method(method, data, folds):
     found = {SEEDS[0]: [of[lr] for of, lr in zip(searched, best, strict=True)]}
     for seed in SEEDS[1:]:
         found[seed] = [
-            kept(file_of(f"{method}-{k}-{lr:g}-{seed}"), lambda f=fold, r=lr, s=seed: fit(method, data, f, r, s))
+            kept(file_of(data, f"{method}-{k}-{lr:g}-{seed}"), lambda f=fold, r=lr, s=seed: fit(method, data, f, r, s))
             for (k, fold), lr in zip(enumerate(folds), best, strict=True)
         ]
     return found
@@ -150,27 +154,27 @@ def forest(rows, path):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("methods", nargs="*", metavar="method", help=f"fit these alone: {', '.join(METHODS)}")
+    parser.add_argument("--size", type=int, default=64, help="side of the images in pixels")
     parser.add_argument("--table", action="store_true", help="only what is fitted so far")
-    only_table, data = parser.parse_args().table, tl.data.solar_cells(SIZE)
+    asked = parser.parse_args()
+    data = tl.data.solar_cells(asked.size)
     folds, found = data.folds(FOLDS, by="group", val=0.2, seed=0), {}
-    for method in ("probe", *METHODS):
-        if only_table and len(list(FITS.glob(f"{method}-*.json"))) < FOLDS * (
-            1 if method == "probe" else len(SEEDS) + 2
-        ):
-            continue
-        found[method] = of_method(method, data, folds)
+    for method in asked.methods or ("probe", *METHODS):
+        fits = len(list(file_of(data, method).parent.glob(f"{method}-*.json")))
+        if not asked.table or fits >= FOLDS * (1 if method == "probe" else len(SEEDS) + 2):
+            found[method] = of_method(method, data, folds)
+    if asked.methods:
+        return
     rows = list(rows_of(found, data, folds))
     for row in rows:
         print({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items() if k != "epochs chosen"})
-    result = {
-        **about("python benchmarks/league.py"),
-        "size": SIZE,
-        "folds": FOLDS,
-        "seeds": list(SEEDS),
-        "table": rows,
-    }
-    (HERE / "results" / "league.json").write_text(json.dumps(result, indent=1) + "\n")
-    forest(copy.deepcopy(rows), HERE / "results" / "league.png")
+    devices = sorted({fit["device"] for of in found.values() for fits in of.values() for fit in fits})
+    facts = {"fitted on": devices, "size": asked.size, "folds": FOLDS, "seeds": list(SEEDS)}
+    result = {**about(f"python benchmarks/league.py --size {asked.size}"), **facts, "table": rows}
+    path = HERE / "results" / f"league_{asked.size}.json"
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    forest(copy.deepcopy(rows), path.with_suffix(".png"))
 
 
 if __name__ == "__main__":
