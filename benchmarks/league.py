@@ -7,8 +7,8 @@
 All methods see the same images, folds, flips and training seeds. Each chooses its learning rate by the loss on
 validation panels held out of the training part, from three rates, with the first seed; the other seeds take that rate.
 Gradual unfreezing gets the epochs that it needs to free all stages, training from scratch enough to reach its plateau:
-validation chooses the epoch of every method. Fits are kept in results/league/64 as they end, with what they say of every
-cell, so that the table can be made again without them: remove that folder to start anew.
+validation chooses the epoch of every method. Fits are kept in results/league/64 as they end, with what they say of
+every cell, so that the table can be made again without them: remove that folder to start anew.
 
 Writes benchmarks/results/league_64.json and .png: the mean AUC over seeds of each method with its interval over
 panels (which leaves out the seeds: their standard deviation stands beside it), and paired differences to the probe and
@@ -88,22 +88,15 @@ def of_method(method, data, folds):
         fits = [kept(file_of(data, f"probe-{k}"), lambda f=fold: probe(data, f)) for k, fold in enumerate(folds)]
         return dict.fromkeys(SEEDS, fits)
     rates = METHODS[method][3]
-    searched = [
-        {
-            lr: kept(
-                file_of(data, f"{method}-{k}-{lr:g}-{SEEDS[0]}"), lambda f=fold, r=lr: fit(method, data, f, r, SEEDS[0])
-            )
-            for lr in rates
-        }
-        for k, fold in enumerate(folds)
-    ]
+
+    def kept_fit(k, lr, seed):
+        return kept(file_of(data, f"{method}-{k}-{lr:g}-{seed}"), lambda: fit(method, data, folds[k], lr, seed))
+
+    searched = [{lr: kept_fit(k, lr, SEEDS[0]) for lr in rates} for k in range(len(folds))]
     best = [min(of, key=lambda lr: of[lr]["val loss"]) for of in searched]
     found = {SEEDS[0]: [of[lr] for of, lr in zip(searched, best, strict=True)]}
     for seed in SEEDS[1:]:
-        found[seed] = [
-            kept(file_of(data, f"{method}-{k}-{lr:g}-{seed}"), lambda f=fold, r=lr, s=seed: fit(method, data, f, r, s))
-            for (k, fold), lr in zip(enumerate(folds), best, strict=True)
-        ]
+        found[seed] = [kept_fit(k, lr, seed) for k, lr in enumerate(best)]
     return found
 
 
