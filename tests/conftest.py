@@ -4,7 +4,6 @@ import os
 import signal
 from pathlib import Path
 
-import nbformat
 import pytest
 import torch
 
@@ -19,6 +18,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 @pytest.fixture(scope="session")
 def make_lesson():
     """Return a function that writes a small but complete lesson: title, set-up, the cells given, headline."""
+    import nbformat  # not by all: a machine with a GPU may have nothing of Jupyter
 
     def make(path, *cells):
         def code(source, *tags):

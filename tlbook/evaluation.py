@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from html import escape
 
 import numpy as np
-from scipy.stats import norm, rankdata, t
+from scipy.stats import norm, t
 
 from tlbook.table import Table
 
@@ -273,7 +273,7 @@ def _metrics(p, y, W):
 
 def _auc(score, positive, W):
     """(R,) P(score of a positive > score of a negative) + ½ P(equal), for R weightings at once."""
-    level = rankdata(score, "dense") - 1
+    level = np.unique(score, return_inverse=True)[1]
     P, N = (np.zeros((level.max() + 1, len(W))) for _ in range(2))
     np.add.at(P, level[positive], W.T[positive])
     np.add.at(N, level[~positive], W.T[~positive])
