@@ -163,7 +163,7 @@ def agreement():
     """How far the features of the two precisions are from the plain pass, and what bfloat16 does to lesson 00's AUC."""
     data, backbone = tl.data.solar_cells(SIZE), tl.load_backbone()
     split, auc = data.split(seed=0), {}
-    with torch.inference_mode(), device.memory_kept(backbone.device):
+    with torch.inference_mode(), device.memory_kept():
         plain = np.concatenate(
             [
                 backbone.forward_stages(backbone.prepare([data[j][0] for j in range(i, min(i + 32, len(data)))]))[

@@ -322,7 +322,7 @@ def speed():
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
         x, y = model.prepare([data[i][0] for i in range(32)]), torch.tensor(data.labels[:32])
         model.train()
-        with memory(torch.device("cpu")):
+        with memory():
             start = time.perf_counter()
             for _ in range(16):
                 optimizer.zero_grad()
@@ -337,7 +337,7 @@ def speed():
     found = {"bare forward, backward, step": [], "the same, memory kept": [], "tlbook.finetune": []}
     for _ in range(3):
         for name, run in zip(
-            found, (lambda: bare(lambda _: nullcontext()), lambda: bare(tl.device.memory_kept), finetune), strict=True
+            found, (lambda: bare(nullcontext), lambda: bare(tl.device.memory_kept), finetune), strict=True
         ):
             found[name].append(run())
     return {name: max(values) for name, values in found.items()}

@@ -3,13 +3,15 @@
     make gpu            # writes benchmarks/results/gpu.json; without a GPU it is a rehearsal, printed and not written
 
 Made-up images and random weights: only speed and memory are asked for. Everything runs in float32 and in bfloat16, and
-each beside the bare forward pass or step of the same network, at the same batch size, on tensors that lie ready.
+each beside the bare forward pass or step of the same network, launched kernel by kernel as every tutorial does, at the
+same batch size, on tensors that lie ready. In training float32 is what PyTorch makes of it: convolutions in TF32.
 """
 
 import json
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,31 +21,38 @@ import torch
 
 import tlbook as tl
 from tlbook.data import Dataset
+from tlbook.device import full_float32
 from tlbook.feature_extraction import Features
 from tlbook.training.recipes import Full
 
 CUDA = torch.cuda.is_available()
-SIDE, BATCH, IMAGES = (224, 256, 8192) if CUDA else (96, 32, 128)
-TRAIN_SIDE, TRAIN_BATCH, TRAIN_IMAGES = (224, 64, 2048) if CUDA else (64, 16, 64)
+NETWORKS = ("tf_efficientnet_lite0", "resnet18", "vit_small_patch16_224")
+EXTRACTED = {224: (256, 4096), 64: (256, 8192)} if CUDA else {64: (16, 64)}  # side: (a batch, images)
+TRAINED = {224: (64, 1280), 64: (16, 1920)} if CUDA else {64: (16, 64)}
+PRECISIONS = ("float32", "bfloat16")
 
 
-def timed(function, repeats=3):
-    """The median of the seconds, after a warm-up, and the most memory that tensors took, in MB."""
-    function()
-    if CUDA:
-        torch.cuda.reset_peak_memory_stats()
+def timed(function):
+    """Seconds of the first call and of the second, and the most memory that tensors took in it, in MB."""
     seconds = []
-    for _ in range(repeats):
+    for i in range(2):
+        if CUDA and i == 1:
+            torch.cuda.reset_peak_memory_stats()
         start = time.perf_counter()
         function()
         if CUDA:
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
-    return float(np.median(seconds)), torch.cuda.max_memory_allocated() / 1e6 if CUDA else None
+    return *seconds, torch.cuda.max_memory_allocated() / 1e6 if CUDA else None
+
+
+def row(n, function):
+    first, seconds, memory = timed(function)
+    return {"images/s": round(n / seconds), "first call, s": round(first, 1), "peak MB": memory and round(memory)}
 
 
 def images(n, side):
-    """A Dataset of noise, which is the same image over and over but for its first pixel: memory stays small."""
+    """A Dataset of noise, 64 images over and over: memory stays small."""
     pool = torch.randint(0, 256, (64, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     return Dataset([pool[i % 64] for i in range(n)], np.arange(n) % 10, [str(k) for k in range(10)])
 
@@ -52,52 +61,49 @@ def autocast(backbone, precision):
     return torch.autocast(backbone.device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
-def extraction(name, precision):
-    backbone, data = tl.load_backbone(name, weights=None), images(IMAGES, SIDE)
-    batch = backbone.prepare([data[i][0] for i in range(BATCH)])
+def extraction(name, side, precision):
+    (size, n), backbone = EXTRACTED[side], tl.load_backbone(name, weights=None).eval()
+    data = images(n, side)
+    batch = backbone.prepare([data[i][0] for i in range(size)])
 
     def bare():
-        with torch.inference_mode(), autocast(backbone, precision):
-            for _ in range(IMAGES // BATCH):
+        in_full = full_float32() if precision == "float32" else nullcontext()
+        with torch.inference_mode(), autocast(backbone, precision), in_full:
+            for _ in range(n // size):
                 z = backbone.forward_stages(batch)["final"]
             z.float().cpu()
 
     def ours():
-        tl.extract(backbone, data, precision=precision, batch_size=BATCH, cache=False)
+        tl.extract(backbone, data, precision=precision, batch_size=size, cache=False)
 
-    rows = {}
-    for way, function in (("bare pass", bare), ("tl.extract", ours)):
-        seconds, memory = timed(function)
-        rows[way] = {"images/s": round(IMAGES / seconds), "peak MB": memory}
-    return rows
+    return {"bare pass": row(n, bare), "tl.extract": row(n, ours)}
 
 
-def fine_tuning(name, precision):
-    backbone, data = tl.load_backbone(name, weights=None), images(TRAIN_IMAGES, TRAIN_SIDE)
-    rows = np.arange(TRAIN_IMAGES)
+def fine_tuning(name, side, precision):
+    (size, n), backbone = TRAINED[side], tl.load_backbone(name, weights=None)
+    data, rows = images(n, side), np.arange(n)
     split = tl.data.Split(rows, rows[:0], rows[:0])
-    options = {"recipe": Full(), "epochs": 1, "lr": 1e-5, "batch_size": TRAIN_BATCH, "precision": precision}
-    x = backbone.prepare([data[i][0] for i in range(TRAIN_BATCH)])
-    y = torch.from_numpy(data.labels[:TRAIN_BATCH]).to(x.device)
-    optimizer = torch.optim.AdamW(backbone.parameters(), lr=1e-5)
+    x = backbone.prepare([data[i][0] for i in range(size)])
+    y = torch.from_numpy(data.labels[:size]).to(x.device)
+    model = tl.load_backbone(name, weights=None)
+    model.reset_head(10)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
 
     def bare():
-        backbone.train()
-        for _ in range(TRAIN_IMAGES // TRAIN_BATCH):
+        model.train()
+        for _ in range(n // size):
             optimizer.zero_grad()
-            with autocast(backbone, precision):
-                logits = backbone(x)
+            with autocast(model, precision):
+                logits = model(x)
             torch.nn.functional.cross_entropy(logits.float(), y).backward()
             optimizer.step()
 
     def ours():
-        tl.finetune(backbone, data, split, **options)
+        tl.finetune(
+            backbone, data, split, recipe=Full(), epochs=2, lr=1e-5, batch_size=size, precision=precision, augment=None
+        )
 
-    found = {}
-    for way, function in (("bare step", bare), ("tl.finetune", ours)):
-        seconds, memory = timed(function, repeats=2)
-        found[way] = {"images/s": round(TRAIN_IMAGES / seconds), "peak MB": memory}
-    return found
+    return {"bare step": row(n, bare), "tl.finetune": row(2 * n, ours)}
 
 
 def probe():
@@ -107,8 +113,9 @@ def probe():
     X = rng.normal(size=(n, D)).astype(np.float32) + rng.normal(size=(K, D)).astype(np.float32)[y] / 4
     rows = np.arange(n)
     split = tl.data.Split(rows, rows[:0], rows[:0])
-    seconds, memory = timed(lambda: tl.linear_probe(Features(X, y, None, {"x": slice(0, D)}), split), repeats=1)
-    return {"shape": f"{n:,} × {D:,} × {K}", "seconds": round(seconds, 1), "peak MB": memory}
+    start = time.perf_counter()
+    tl.linear_probe(Features(X, y, None, {"x": slice(0, D)}), split)
+    return {"shape": f"{n:,} × {D:,} × {K}", "seconds": round(time.perf_counter() - start, 1)}
 
 
 def installed(name):
@@ -118,31 +125,37 @@ def installed(name):
         return None
 
 
+def said_by(*command):
+    """The last line that a command prints, or nothing."""
+    said = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip().splitlines()
+    return said[-1] if said else ""
+
+
 if __name__ == "__main__":
     begin = time.perf_counter()
-    tests = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "tests/test_fine_tuning.py"]
-    tests += ["tests/test_feature_extraction.py", "-k", "gpu or cuda or batch_size or plain or views"]
-    said = subprocess.run(tests, capture_output=True, text=True).stdout.strip().splitlines()
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    tests = ["tests/test_gpu.py", "tests/test_fine_tuning.py", "tests/test_feature_extraction.py"]
+    only = "gpu or recorded or replayed or hook or launched or plain or views"
     result = {
         "command": "make gpu",
-        "commit": subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
-        ).stdout.strip(),
+        "commit": said_by("git", "rev-parse", "--short", "HEAD"),
         "date": date.today().isoformat(),
         "device": tl.device.describe()["device"],
         "versions": {name: installed(name) for name in ("torch", "torchvision", "timm")},
-        "tests": said[-1] if said else "none ran",
+        "tests": said_by(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests, "-k", only),
         "probe": probe(),
     }
-    for name in ("tf_efficientnet_lite0", "resnet18"):
-        for precision in ("float32", "bfloat16"):
-            result[f"{name}, {precision}, extraction at {SIDE} px"] = extraction(name, precision)
-            result[f"{name}, {precision}, training at {TRAIN_SIDE} px"] = fine_tuning(name, precision)
-    result["seconds in all"] = round(time.perf_counter() - begin)
-    text = json.dumps(result, indent=1)
-    print(text)
-    if CUDA:
-        (Path(__file__).parent / "results" / "gpu.json").write_text(text + "\n")
-    else:
+    for name in NETWORKS if CUDA else NETWORKS[:2]:
+        for precision in PRECISIONS:
+            for side in EXTRACTED:
+                if side == 224 or "vit" not in name:
+                    key = f"{name}, {side} px, {precision}"
+                    rows = {"extraction": extraction(name, side, precision)}
+                    rows["training"] = fine_tuning(name, side, precision)
+                    result[key] = rows
+                    result["seconds in all"] = round(time.perf_counter() - begin)
+                    print(result["seconds in all"], "s:", key, rows, flush=True)
+                    if CUDA:
+                        path = Path(__file__).parent / "results" / "gpu.json"
+                        path.write_text(json.dumps(result, indent=1) + "\n")
+    if not CUDA:
         print("a rehearsal without a GPU: nothing was written")

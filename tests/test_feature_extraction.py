@@ -513,7 +513,7 @@ def test_memory_is_kept_between_layers_and_given_back_at_the_end():
     def held():
         return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
-    with device.memory_kept(torch.device("cpu")):
+    with device.memory_kept():
         faults()
         assert faults() < 2_000  # of 4 KB: 180,000 if every block were cleared anew
         blocks.clear()

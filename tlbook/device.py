@@ -70,14 +70,25 @@ def describe():
 
 
 @contextmanager
-def memory_kept(where):
-    """Keep freed memory in the process for a while, when ``where`` is a CPU; give it back at the end.
+def full_float32():
+    """Compute float32 in float32: the convolutions of CUDA round what they multiply to ten bits (TF32) unless told."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
-    A forward pass frees and asks for the same large blocks at every layer. The C library of Linux (glibc) returns them
-    to the system each time, which must clear their pages anew: nearly half of the seconds of a small network. Where the
-    C library is another, nothing is changed.
+
+@contextmanager
+def memory_kept():
+    """Keep freed memory of the CPU in the process for a while; give it back at the end.
+
+    A forward pass frees and asks for the same large blocks at every layer, and a loader at every batch. The C library
+    of Linux (glibc) returns them to the system each time, which must clear their pages anew: nearly half of the seconds
+    of a small network. Where the C library is another, nothing is changed.
     """
-    libc = ctypes.CDLL(None) if where.type == "cpu" and platform.libc_ver()[0] == "glibc" else None
+    libc = ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
     if libc is None:
         yield
         return

@@ -20,7 +20,7 @@ from tlbook import cache as disk
 from tlbook.arguments import names, whole_number
 from tlbook.backbones import backbone_of
 from tlbook.device import memory_kept
-from tlbook.forward import AHEAD, Forward, Stages, choose_engine, in_eval_mode
+from tlbook.forward import AHEAD, Forward, OnCPU, Stages, choose_engine, in_eval_mode
 from tlbook.loading import eval_batch_size, load
 
 
@@ -185,15 +185,19 @@ class _Job:
         networks = [Stages(b, stages) for b in backbones]
         passes = len(data) * len(views)
         engines = [choose_engine(f, x, passes, precision) for f, x in zip(networks, examples, strict=True)]
-        fingerprints = [b.fingerprint for b in backbones]
-        self.key = [fingerprints, data.fingerprint, stages, views, list(map(str, engines)), __version__]
-        keys = [None if b.has_hooks else [f, stages] for b, f in zip(backbones, fingerprints, strict=True)]
+        self.fingerprints, self.facts = [b.fingerprint for b in backbones], [stages, views, list(map(str, engines))]
+        keys = [None if b.has_hooks else [f, stages] for b, f in zip(backbones, self.fingerprints, strict=True)]
         self.f = [Forward(*each) for each in zip(networks, engines, keys, strict=True)]
         self.words = f"{', '.join(b.name for b in backbones)} by {engines[0]}"
 
+    @property
+    def key(self):
+        """All that decides the features; to look at every input takes a while."""
+        return [self.fingerprints, self.data.fingerprint, *self.facts, __version__]
+
     def fill(self, X, batches, note=lambda rows: None):
         """Write F(X; θ) of each batch to its rows of ``X``; the next ones are read while one is computed."""
-        where, pending = self.backbones[0].device, deque()
+        pending = deque()
 
         def write_first():
             rows, outputs = pending.popleft()
@@ -202,13 +206,13 @@ class _Job:
             bar.update(len(rows))
 
         with (
-            memory_kept(where),
+            memory_kept(),
             closing(load(self.data, batches, self.backbones)) as loaded,
             progress.bar(sum(map(len, batches)), self.words, " examples") as bar,
         ):
             for rows, x in zip(batches, loaded, strict=True):
                 shown = zip(self.f, x, self.views, strict=True)
-                outputs = [f.submit(view(xᵢ)) for f, xᵢ, views in shown for view in views]
+                outputs = [OnCPU(f.submit(view(xᵢ))) for f, xᵢ, views in shown for view in views]
                 pending.append((rows, outputs))
                 if len(pending) > AHEAD:
                     write_first()

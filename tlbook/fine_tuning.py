@@ -115,6 +115,8 @@ class Objective:
         if self.l2_sp and not theta0:
             raise ValueError("l2_sp pulls towards θ⁰: give theta0, the transferred parameters {name: tensor}")
         omega = 0.0
+        if not (self.l2_sp or self.l2_head):
+            return omega
         for name, theta in model.named_parameters():
             if theta0 and name in theta0:
                 omega += self.l2_sp / 2 * (theta - theta0[name]).square().sum() if self.l2_sp else 0.0
@@ -274,7 +276,7 @@ def finetune(
             return _in_hand(replace(search.run(), weighting=objective.weighting(search.pool)))
         start = {"precision": precision, "checkpoint": checkpoint, "resume": resume}
         run = Run(backbone, data, split, recipe, objective, settings, **start)
-        with memory_kept(run.device), one_ctrl_c(run.interrupts):
+        with memory_kept(), one_ctrl_c(run.interrupts):
             try:
                 _minimise(run)
             except KeyboardInterrupt:  # while a prefix was stored, or the second
@@ -326,7 +328,7 @@ def _step(run, parts, size):
             loss = mean * (len(rows) * run.processes.size / size)  # gradients are averaged over processes
             total += loss.detach()
             (loss + objective.penalty(run.model, run.theta0) if last else loss).backward()
-    norm = torch.nn.utils.clip_grad_norm_(run.network.parameters(), run.settings.clip)
+    norm = torch.nn.utils.clip_grad_norm_(run.learners, run.settings.clip)
     run.optimizer.step()
     return total, norm
 

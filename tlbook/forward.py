@@ -14,18 +14,20 @@ import json
 import os
 import warnings
 from collections import deque
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from tlbook import cache
-from tlbook.device import inference_dtype
+from tlbook.device import full_float32, inference_dtype
+from tlbook.fingerprint import has_hooks
 
 WORTH_COMPILING = 400e9  # floating-point operations: PyTorch takes about five seconds for them on two cores
 AT_ONCE = 8  # images in a request to OpenVINO: more take more memory, and no less time
 AHEAD = 2  # batches that are submitted before the outputs of the first are asked for
+MOST_RECORDED = 4  # shapes of batches that are recorded on a GPU: each keeps its memory
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ class Forward:
 
     def __init__(self, network, engine, key=None):
         self.network, self.engine, self.key, self.requests = network, engine, key, {}
+        self.replays = {}
 
     def submit(self, batch):
         """Return something whose ``result()`` is the outputs for a batch (B, …): a tuple of float32 tensors."""
@@ -94,9 +97,51 @@ class Forward:
                 self.engine = Engine("torch", self.engine.dtype)
                 reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
                 warnings.warn(f"OpenVINO cannot run this network, so PyTorch does ({reason})", stacklevel=2)
-        dtype = self.engine.dtype
-        with torch.inference_mode(), torch.autocast(batch.device.type, dtype, enabled=dtype != torch.float32):
-            return _Job(None, len(batch), tuple(z.float() for z in self.network(batch)))
+        run = self._replay if batch.is_cuda and self.is_known else self._run
+        return _Job(None, len(batch), run(batch))
+
+    @functools.cached_property
+    def is_known(self):
+        """Whether all that a pass does are the network's own kernels: a replay runs no hook."""
+        return not has_hooks(self.network)
+
+    def _run(self, batch):
+        """The outputs by PyTorch."""
+        low = self.engine.dtype != torch.float32
+        autocast = torch.autocast(batch.device.type, self.engine.dtype, low)
+        with torch.inference_mode(), autocast, nullcontext() if low else full_float32():
+            return tuple(z.float() for z in self.network(batch))
+
+    def _replay(self, batch):
+        """The outputs on a GPU: the first batch of a shape is launched as it is, the others by a recording."""
+        shape = batch.shape
+        if shape in self.replays:
+            self.replays[shape] = self.replays[shape] or self._record(batch)
+            return self.replays[shape](batch)
+        if len(self.replays) < MOST_RECORDED:
+            self.replays[shape] = None
+        return self._run(batch)
+
+    def _record(self, example):
+        """A function like `_run` for batches of the example's shape, which launches all its kernels at once."""
+        with torch.cuda.device(example.device):
+            static, stream, graph = example.clone(), torch.cuda.Stream(), torch.cuda.CUDAGraph()
+            try:
+                stream.wait_stream(torch.cuda.current_stream())
+                with torch.cuda.stream(stream):
+                    self._run(static)
+                torch.cuda.current_stream().wait_stream(stream)
+                with torch.cuda.graph(graph):
+                    outputs = self._run(static)
+            except RuntimeError:  # a network that looks at a number in between, or no memory for it
+                return self._run
+
+        def replay(batch):
+            static.copy_(batch)
+            graph.replay()
+            return tuple(z.clone() for z in outputs)
+
+        return replay
 
     def _start(self, batch):
         """Hand a batch to OpenVINO in pieces of one size, each to the request that was idle for longest."""
@@ -161,6 +206,21 @@ class _Job:
             tensors = self.request.output_tensors
             self.outputs = tuple(torch.from_numpy(t.data[: self.n].copy()).float() for t in tensors)
         return self.outputs
+
+
+class OnCPU:
+    """The outputs of a job, on their way to the CPU: to ask for them waits for nothing that a GPU was given later."""
+
+    def __init__(self, job):
+        self.job, self.arrived = job, None
+        if isinstance(job, _Job) and job.outputs is not None and job.outputs[0].is_cuda:
+            self.job = _Job(None, job.n, tuple(z.to("cpu", non_blocking=True) for z in job.outputs))
+            self.arrived = torch.cuda.current_stream(job.outputs[0].device).record_event()
+
+    def result(self):
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        return self.job.result()
 
 
 @dataclass(frozen=True)

@@ -16,22 +16,32 @@ def read_ahead(tasks, workers):
     """Yield the results of each list of functions, in order; the next two lists run in threads while one is in use.
 
     Args:
-        tasks: an iterable of lists of functions without arguments. workers: how many threads.
+        tasks: an iterable of lists of functions without arguments. workers: how many threads, which share each list.
     """
     tasks = iter(tasks)
     pool = ThreadPoolExecutor(workers)
 
     def submit(batches):
-        return [[pool.submit(task) for task in batch] for batch in batches]
+        return [[pool.submit(_call, share) for share in _shares(batch, workers)] for batch in batches]
 
     try:
         reading = deque(submit(islice(tasks, 2)))
         while reading:
-            results = [future.result() for future in reading.popleft()]
+            results = [result for future in reading.popleft() for result in future.result()]
             reading.extend(submit(islice(tasks, 1)))
             yield results
     finally:  # the generator may be closed halfway, by an error or Ctrl-C
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _shares(items, n):
+    """At most n pieces of a list, as equal as can be."""
+    size = -(-len(items) // n) or 1
+    return [items[i : i + size] for i in range(0, len(items), size)]
+
+
+def _call(functions):
+    return [function() for function in functions]
 
 
 def load(data, batches, backbones):

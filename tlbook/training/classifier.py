@@ -170,7 +170,7 @@ class FineTuned:
             else arguments.whole_number("batch_size", batch_size, 1)
         )
         batches = [range(i, min(i + size, len(data))) for i in range(0, len(data), size)]
-        with memory_kept(self.model.device), closing(load(data, batches, [self.model])) as loaded:
+        with memory_kept(), closing(load(data, batches, [self.model])) as loaded:
             shown = (x for (x,) in progress.track(loaded, len(batches), "predicting", " batches"))
             return compute(shown, len(data))
 

@@ -32,6 +32,7 @@ from tlbook.training.batches import (
     worth_storing,
 )
 from tlbook.training.recipes import plan_of
+from tlbook.training.recorded import WORTH_RECORDING, Recorded
 from tlbook.training.trainable import (
     BatchNorm,
     audit,
@@ -126,7 +127,7 @@ class Run:
         model, theta0: the copy that is trained, and θ⁰ = {name: tensor} of what was transferred.
         start, start_losses: {name: tensor}, all of the model before the first step, and its loss on each val example.
         s, y: (N,) weights and what the objective compares with, of all examples, on the device.
-        network, optimizer, batches: what learns in this epoch, and what it sees.
+        network, learners, optimizer, batches: what learns in this epoch, its parameters, and what it sees.
         progress: how far it has come. best: the weights of ``progress.epoch``.
         stopped: why it ended before its last epoch: "", "Ctrl-C", or what diverged and what to try.
     """
@@ -225,7 +226,9 @@ class Run:
             )
 
     def _make_optimizer(self):
-        self.optimizer = torch.optim.AdamW(groups_of(self.model, self.settings.lr, self.objective, self.recipe))
+        groups = groups_of(self.model, self.settings.lr, self.objective, self.recipe)
+        self.optimizer = torch.optim.AdamW(groups, fused=self.device.type == "cuda")
+        self.learners = [p for group in groups for p in group["params"]]
         problems = audit(self.model, self.optimizer).problems
         if problems:
             raise ValueError(f"what should learn and what would do not agree; see tl.audit:\n{problems}")
@@ -239,6 +242,10 @@ class Run:
         until = frozen_prefix(self.model, self.learning)
         self.suffix = SuffixOf(self.model, until)
         self.network = processes.parallel(self.suffix, self.device, self.processes)
+        alone = self.processes.size == self.settings.accumulate == 1
+        steps = self.batches_an_epoch * self.plan.count(self.learning)
+        if self.device.type == "cuda" and alone and steps >= WORTH_RECORDING and not self.model.has_hooks:
+            self.network = Recorded(self.suffix)
         self.batches = Batches(self.model, self.data, until, self.dtype)
         if until is not None and self.settings.store_prefix:
             phase = [self.shares[e] for e, learning in enumerate(self.plan) if learning == self.learning]
@@ -263,7 +270,8 @@ class Run:
 
     def forward(self, inputs):
         """Logits of a batch, float32."""
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        low = self.dtype != torch.float32
+        with torch.autocast(self.device.type, self.dtype, low, cache_enabled=False):  # a recording has no such cache
             return self.network(inputs).float()
 
     def note(self, loss, norm, size):
