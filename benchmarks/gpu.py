@@ -28,7 +28,7 @@ from tlbook.training.recipes import Full
 CUDA = torch.cuda.is_available()
 NETWORKS = ("tf_efficientnet_lite0", "resnet18", "vit_small_patch16_224")
 EXTRACTED = {224: (256, 4096), 64: (256, 8192)} if CUDA else {64: (16, 64)}  # side: (a batch, images)
-TRAINED = {224: (64, 1280), 64: (16, 1920)} if CUDA else {64: (16, 64)}
+TRAINED = {224: (64, 1280), 64: (16, 960)} if CUDA else {64: (16, 64)}
 PRECISIONS = ("float32", "bfloat16")
 
 

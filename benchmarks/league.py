@@ -61,7 +61,7 @@ def fit(method, data, fold, lr, seed):
     recipe, objective, epochs, _ = METHODS[method]
     begin = time.perf_counter()
     how = {"recipe": recipe, "objective": objective, "epochs": epochs, "lr": lr, "augment": "flips", "seed": seed}
-    found = tl.finetune(start_of(method, seed), data, fold, **how)
+    found = tl.finetune(start_of(method, seed), data, fold, precision="float32", **how)
     moved = sum(p.numel() for n, p in found.model.named_parameters() if not torch.equal(p.cpu(), found.start[n].cpu()))
     p, val_loss = found.predict(data.subset(fold.test)), found.history[found.epoch]["val loss"]
     return fit_of(p, begin, found.epoch, moved) | {"val loss": val_loss}

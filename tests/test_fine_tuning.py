@@ -69,6 +69,7 @@ def test_a_step_goes_down_the_gradient_of_the_weighted_mean_however_the_batch_is
     fake = SimpleNamespace(
         objective=tl.Objective(), device=torch.device("cpu"), optimizer=torch.optim.SGD(model.parameters(), lr=0.5),
         settings=SimpleNamespace(accumulate=parts, clip=1e9), processes=SimpleNamespace(size=1), network=model,
+        learners=list(model.parameters()),
         forward=model, y=y, s=s, model=model, theta0={},
     )  # fmt: skip
     total, norm = fine_tuning._step(fake, [(torch.from_numpy(r), x[r]) for r in rows], 9)
