@@ -2,11 +2,14 @@
 
 import copy
 import functools
+import os
+from unittest import mock
 
 import numpy as np
 import torch
 
 import tlbook as tl
+from tlbook import device
 from tlbook.data import Dataset, Split
 from tlbook.training.recipes import Gradual
 
@@ -15,18 +18,20 @@ CUT = ["test_resnet", "test_efficientnet", "test_convnext", "test_vit"]
 
 @functools.cache
 def built(name, seed):
-    """The same to the last bit in every process: its sums are made by one thread, whoever asks for it first."""
+    """The same to the last bit in every process: a CPU makes its sums, by one thread, whoever asks for it first."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     torch.manual_seed(seed)
-    backbone = tl.load_backbone(name, weights=None)
+    with mock.patch.dict(os.environ, TLBOOK_DEVICE="cpu"):
+        backbone = tl.load_backbone(name, weights=None)
     tl.recalibrate_batchnorm(backbone, DATA, range(24))  # as a trained network's statistics fit its features
     torch.set_num_threads(threads)
     return backbone
 
 
 def tiny(name="test_resnet", seed=0):
-    return copy.deepcopy(built(name, seed))
+    """A copy for the caller, on the device that a backbone would be loaded to now."""
+    return copy.deepcopy(built(name, seed)).to(device.choose())
 
 
 def spots(n=48, K=2, side=32):

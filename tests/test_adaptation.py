@@ -96,7 +96,7 @@ def test_adabn_normalises_each_group_by_its_own_photographs_and_leaves_the_backb
         z = backbone.model.conv_stem(x)
         z = (z - z.mean((0, 2, 3), keepdim=True)) / (z.var((0, 2, 3), correction=0, keepdim=True) + norm.eps).sqrt()
         z = (z * norm.weight[:, None, None] + norm.bias[:, None, None]).clamp(0, 6).mean((2, 3))
-    assert np.allclose(found.X[60:], z, atol=1e-3)
+    assert np.allclose(found.X[60:], z.cpu(), atol=1e-3)
     assert np.array_equal(found.y, data.labels) and np.array_equal(found.groups, data.groups)
 
 

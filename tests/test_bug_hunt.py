@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import nbformat
 import numpy as np
 import pytest
 import torch
@@ -32,6 +31,7 @@ def test_the_eight_suspects_did_one_each():
 
 
 def test_the_evidence_that_the_appendix_shows_convicts_the_double_softmax_alone(runs):
+    nbformat = pytest.importorskip("nbformat", reason="reads the appendix: pip install nbformat")
     scope = {"tl": tl, "np": np}
     cells = nbformat.read(APPENDIX, 4).cells
     exec(next(c.source for c in cells if c.cell_type == "code" and "def evidence" in c.source), scope)

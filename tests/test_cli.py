@@ -341,7 +341,7 @@ def test_under_torchrun_the_first_process_alone_writes_and_speaks(options, photo
     )
     command = [TORCHRUN, "--standalone", "--nproc-per-node", "2", script, "finetune", photos]
     command += [*options, "--epochs", "1", "--out", tmp_path / "m"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "TLBOOK_CACHE": str(tmp_path / "cache")}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TLBOOK_CACHE": str(tmp_path / "cache"), "TLBOOK_DEVICE": "cpu"}
 
     done = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -98,10 +98,10 @@ def test_a_second_call_reads_the_cache_and_runs_nothing(backbone, data, passes):
     first = tl.extract(backbone, data)
     ran = len(passes)
     second = tl.extract(backbone, data)
-    assert ran == len(passes) == 3
+    assert 0 < ran == len(passes)
     assert isinstance(second.X, np.memmap) and np.array_equal(first.X, second.X)
     relabelled = Dataset(data.inputs, 1 - data.labels, data.class_names)
-    assert np.array_equal(tl.extract(backbone, relabelled).y, 1 - data.labels) and len(passes) == 3
+    assert np.array_equal(tl.extract(backbone, relabelled).y, 1 - data.labels) and len(passes) == ran
 
 
 def test_each_ingredient_changed_alone_is_computed_anew(backbone, data, passes, own_cache):
@@ -155,7 +155,7 @@ def left_in(folder):
 
 
 def extract_in_child(folder, last, barrier):
-    os.environ["TLBOOK_CACHE"] = str(folder)
+    os.environ["TLBOOK_CACHE"], os.environ["TLBOOK_DEVICE"] = str(folder), "cpu"
     torch.set_num_threads(1)
     cache.SAVE_SECONDS = 0
     data = dataset(list(images()) if last is None else Deadly(images()))
@@ -177,9 +177,8 @@ def children():
 @pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
 @pytest.mark.parametrize("last", [9, 25, 69])
 def test_an_extraction_that_is_killed_goes_on_where_it_was(
-    children, own_cache, backbone, data, passes, last, one_thread_and_own_cache, monkeypatch
+    one_thread_and_own_cache, children, own_cache, backbone, data, passes, last
 ):
-    monkeypatch.setenv("TLBOOK_CACHE", str(own_cache.parent))
     child = children.Process(target=extract_in_child, args=(own_cache.parent, last, None))
     child.start()
     child.join()
@@ -263,7 +262,9 @@ def test_a_data_set_that_shares_a_file_is_read_by_one_thread_at_a_time(backbone,
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs a fork server")
-def test_two_processes_that_extract_the_same_at_once_both_succeed(children, own_cache, backbone, data, passes):
+def test_two_processes_that_extract_the_same_at_once_both_succeed(
+    one_thread_and_own_cache, children, own_cache, backbone, data, passes
+):
     barrier = children.Barrier(2)
     pair = [children.Process(target=extract_in_child, args=(own_cache.parent, None, barrier)) for _ in range(2)]
     for child in pair:
@@ -273,8 +274,7 @@ def test_two_processes_that_extract_the_same_at_once_both_succeed(children, own_
     assert [child.exitcode for child in pair] == [0, 0]
     assert left_in(own_cache) == [".npy"]
     found = tl.extract(backbone, data, precision="float32")
-    if backbone.device.type == "cpu":
-        assert not passes
+    assert not passes
     assert np.allclose(found.X, tl.extract(backbone, data, precision="float32", cache=False).X, atol=1e-4)
 
 
@@ -346,7 +346,7 @@ def test_an_example_that_cannot_be_read_is_named(backbone):
 def test_photographs_of_all_sizes_are_taken(backbone):
     photos = [Image.fromarray(np.full((s, 200, 3), s, np.uint8)) for s in (170, 180, 250)]
     features = tl.extract(backbone, dataset(photos), precision="float32")
-    with torch.inference_mode():
+    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         expected = backbone.forward_stages(backbone.prepare(photos))["final"].cpu()
     assert np.allclose(features.X, expected, atol=1e-4)
 

@@ -61,7 +61,7 @@ def buffer_that_is_not_saved(backbone):
         def forward(self, x):
             return self.scale * x
 
-    backbone.model.act1 = Scaled()
+    backbone.model.act1 = Scaled().to(backbone.device)
     before = fingerprint.fingerprint(backbone)
     backbone.model.act1.scale += 1
     assert fingerprint.fingerprint(backbone) != before

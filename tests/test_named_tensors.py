@@ -17,7 +17,7 @@ from tlbook.parameter_transfer import TaskVector, interpolate, soup, transfer
 def raw(state):
     """{name: bytes}, so that equality is to the bit."""
     state = state.state_dict() if isinstance(state, nn.Module) else state
-    return {k: (v.dtype, v.shape, v.detach().contiguous().numpy().tobytes()) for k, v in state.items()}
+    return {k: (v.dtype, v.shape, v.detach().cpu().contiguous().numpy().tobytes()) for k, v in state.items()}
 
 
 # What strict=False hides
@@ -32,7 +32,8 @@ def test_a_wrong_prefix_loads_nothing_with_strict_false_and_is_named_here():
         return nn.Sequential(nn.Linear(8, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 2))
 
     def accuracy(model):
-        return (model.eval()(x).argmax(1) == y).float().mean().item()
+        model.cpu().eval()  # where there is a GPU, DataParallel has taken it there
+        return (model(x).argmax(1) == y).float().mean().item()
 
     trained = network()
     optimizer = torch.optim.Adam(trained.parameters(), 0.02)

@@ -68,12 +68,13 @@ def test_the_strongest_place_is_the_one_that_a_search_over_all_positions_finds(n
     backbone = tiny("test_efficientnet")
     values, places = responses.strongest_places(backbone, noise, "blocks.0", [2, 0], batch_size=5)
     with torch.inference_mode():
-        z = backbone.prefix("blocks.0")(backbone.prepare(noise)).numpy()
+        z = backbone.prefix("blocks.0")(backbone.prepare(noise)).cpu().numpy()
     jump = 64 / z.shape[2]
     for i, k in np.ndindex(12, 2):
         own = z[i, [2, 0][k]]
         row, column = (int(place // jump) for place in places[i, k])
-        assert np.isclose(values[i, k], own.max()) and np.isclose(own[row, column], own.max())
+        highest = pytest.approx(own.max(), rel=0.01)  # on a GPU another size of batch may give other third digits
+        assert values[i, k] == highest and own[row, column] == highest
 
 
 def test_the_patches_are_those_of_the_images_with_the_highest_response(noise):

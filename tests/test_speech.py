@@ -137,7 +137,7 @@ def words(n=40):
     return Dataset(sounds, y, ("falling", "rising"), np.arange(n) // 4)
 
 
-def test_sounds_are_extracted_and_fine_tuned_and_saved_by_the_same_calls(listener, tmp_path, one_thread_and_own_cache):
+def test_sounds_are_extracted_and_fine_tuned_and_saved_by_the_same_calls(one_thread_and_own_cache, listener, tmp_path):
     data = words()
     split = data.split(test=0.25, seed=0)
     features = tl.extract(listener, data, precision="float32")

@@ -15,12 +15,19 @@ def choose():
     process gets its own GPU.
 
     Raises:
-        ValueError: the device asked for is not here.
+        ValueError: the device asked for is not here, or there are more processes on this machine than GPUs.
     """
     if os.environ.get("TLBOOK_DEVICE"):
         return _asked_for(os.environ["TLBOOK_DEVICE"])
     if torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        rank, gpus = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+        if rank >= gpus:
+            raise ValueError(
+                f"this is process {rank + 1} of this machine (LOCAL_RANK={rank}), and each takes a GPU of its own, of "
+                f"which there are {gpus}: start no more processes than GPUs (torchrun --nproc-per-node {gpus}), or set "
+                "TLBOOK_DEVICE=cpu"
+            )
+        return torch.device("cuda", rank)
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
