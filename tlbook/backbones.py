@@ -115,6 +115,9 @@ class Backbone(Encoder):
         self.model.reset_classifier(classes if self.reads == ("final",) else 0)
         if self.reads != ("final",):
             self.model.head_of_stages = nn.Linear(width, classes)
+        for layer in self.head.modules():  # timm draws where the model is; a seed shall mean one head on every device
+            if hasattr(layer, "reset_parameters") and layer.weight.device.type != "cpu":
+                layer.to("cpu").reset_parameters()
         self.model.to(self.device)
 
     def facts(self):

@@ -9,7 +9,7 @@ import sys
 import warnings
 from contextlib import ExitStack, contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_type_hints
 
 import typer
 
@@ -492,11 +492,12 @@ def _command(ctx):
     """The command as it was given, with the names of files for their paths, which are nobody else's business."""
     import shlex
 
-    words = ["tlbook", ctx.info_name]
+    words, kinds = ["tlbook", ctx.info_name], get_type_hints(finetune)
     for option in ctx.command.params:
         value = ctx.params.get(option.name)
         if value is not None and ctx.get_parameter_source(option.name).name == "COMMANDLINE":
-            value = value.resolve().name if isinstance(value, Path) else value
+            if kinds[option.name] in (Path, Path | None):  # which older versions of typer hand over as text here
+                value = Path(value).resolve().name
             words += option.opts[:1] if option.param_type_name == "option" else []
             words += [] if value is True else [str(value)]
     return shlex.join(words)

@@ -122,7 +122,7 @@ class Encoder(nn.Module):
         A network whose head reads other stages than "final" predicts, is saved and exported; it is not fine-tuned, and
         cannot be cut in two.
         """
-        self.model.head = nn.Linear(self._width_of(reads), classes, device=self.device)
+        self.model.head = nn.Linear(self._width_of(reads), classes).to(self.device)  # a seed is one head
         self.reads = tuple(reads)
 
     def _width_of(self, reads):
