@@ -126,22 +126,22 @@ def installed(name):
 
 
 def said_by(*command):
-    """The last line that a command prints, or nothing."""
-    said = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip().splitlines()
-    return said[-1] if said else ""
+    """The lines that a command prints."""
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip().splitlines()
 
 
 if __name__ == "__main__":
     begin = time.perf_counter()
     tests = ["tests/test_gpu.py", "tests/test_fine_tuning.py", "tests/test_feature_extraction.py"]
     only = "gpu or recorded or replayed or hook or launched or plain or views"
+    said = said_by(sys.executable, "-m", "pytest", "-q", "-rfE", "-p", "no:cacheprovider", *tests, "-k", only)
     result = {
         "command": "make gpu",
-        "commit": said_by("git", "rev-parse", "--short", "HEAD"),
+        "commit": said_by("git", "describe", "--always", "--dirty"),
         "date": date.today().isoformat(),
         "device": tl.device.describe()["device"],
         "versions": {name: installed(name) for name in ("torch", "torchvision", "timm")},
-        "tests": said_by(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests, "-k", only),
+        "tests": [line for line in said if line.startswith(("FAILED", "ERROR"))] + said[-1:],
         "probe": probe(),
     }
     for name in NETWORKS if CUDA else NETWORKS[:2]:

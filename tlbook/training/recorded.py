@@ -34,12 +34,11 @@ class Recorded(nn.Module):
         """The network for batches of one shape; what a few passes to warm up have moved is put back."""
         network = copy.copy(self.network)  # PyTorch replaces the forward method of what it records
         buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
+        if hasattr(torch.autograd.graph, "set_warn_on_accumulate_grad_stream_mismatch"):  # PyTorch records on another
+            torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
         try:
             with torch.cuda.device(inputs.device), torch.random.fork_rng([inputs.device]):
-                replay = torch.cuda.make_graphed_callables(network, (inputs.clone(),), allow_unused_input=True)
-            if hasattr(torch.autograd.graph, "set_warn_on_accumulate_grad_stream_mismatch"):  # recorded on another
-                torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
-            return replay
+                return torch.cuda.make_graphed_callables(network, (inputs.clone(),), allow_unused_input=True)
         except RuntimeError as error:  # a network that looks at a number in between, or no memory for it
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
             warnings.warn(f"a step of this network cannot be recorded, so it is launched ({reason})", stacklevel=2)
