@@ -1,22 +1,21 @@
 """The league table: every method of the course at one size, on folds in which all 44 panels are held out.
 
     python benchmarks/league.py            # two hours on one core; goes on where it was cut
-    python benchmarks/league.py --table    # the table of what is fitted so far, and the figure
-    python benchmarks/league.py --size 128 LoRA head    # these fits alone, at another size: for processes side by side
+    python benchmarks/league.py LoRA head    # these fits alone, for processes side by side; the table takes all
 
 All methods see the same images, folds, flips and training seeds. Each chooses its learning rate by the loss on
-validation panels held out of the training part, from three rates, with the first seed; the other seeds take that rate.
+validation panels held out of the training part, with the first seed: of three rates, and of the next one for as long
+as the best is at an end of those tried. The other seeds take that rate.
 Gradual unfreezing gets the epochs that it needs to free all stages, training from scratch enough to reach its plateau:
-validation chooses the epoch of every method. Fits are kept in results/league/64 as they end, with what they say of
+validation chooses the epoch of every method. Fits are kept in results/league as they end, with what they say of
 every cell, so that the table can be made again without them: remove that folder to start anew.
 
-Writes benchmarks/results/league_64.json and .png: the mean AUC over seeds of each method with its interval over
-panels (which leaves out the seeds: their standard deviation stands beside it), and paired differences to the probe and
-to full fine-tuning.
+Writes tlbook/course/league.json, which lessons 04 and 10 show: the mean AUC over seeds of each method with its interval
+over panels (which leaves out the seeds: the AUC of each stands beside it), and paired differences to the probe and to
+full fine-tuning.
 """
 
 import argparse
-import copy
 import json
 import time
 from pathlib import Path
@@ -26,13 +25,14 @@ import torch
 from record import about, kept
 
 import tlbook as tl
+from tlbook.course.league import RECORD, league
 from tlbook.evaluation import _draws, _interval
 from tlbook.training.recipes import LPFT, Full, Gradual, Head, Surgical
 
-HERE = Path(__file__).parent
-EPOCHS, FOLDS, SEEDS = 5, 2, (0, 1, 2)
+SIZE, EPOCHS, FOLDS, SEEDS = 64, 5, 2, (0, 1, 2)
 LORA = {"rank": 4, "alpha": 8, "targets": [r"model\.blocks\.[56]\..*conv_pwl?", r"model\.conv_head"]}
-METHODS = {  # name: (recipe, objective, epochs, learning rates); the probe has none of these to choose
+RATES = (3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+METHODS = {  # name: (recipe, objective, epochs, three learning rates); the probe has none of these to choose
     "head": (Head(), None, EPOCHS, (1e-4, 3e-4, 1e-3)),
     "full": (Full(), None, EPOCHS, (3e-5, 1e-4, 3e-4)),
     "full, L2-SP": (Full(), tl.Objective(l2_sp=0.1, l2_head=0.01), EPOCHS, (3e-5, 1e-4, 3e-4)),
@@ -44,9 +44,9 @@ METHODS = {  # name: (recipe, objective, epochs, learning rates); the probe has 
 }
 
 
-def file_of(data, name):
-    """Where a fit on images of this size is kept."""
-    return HERE / "results" / "league" / str(data[0][0].shape[-1]) / f"{name}.json"
+def file_of(name):
+    """Where a fit is kept."""
+    return Path(__file__).parent / "results" / "league" / f"{name}.json"
 
 
 def start_of(method, seed):
@@ -83,21 +83,28 @@ def fit_of(p, begin, epoch, moved):
 
 
 def of_method(method, data, folds):
-    """{seed: [a fit for each fold]}, the rate of each fold chosen on its validation panels with the first seed."""
+    """{seed: [a fit for each fold]}, the rate of each fold chosen on its validation panels."""
     if method == "probe":
-        fits = [kept(file_of(data, f"probe-{k}"), lambda f=fold: probe(data, f)) for k, fold in enumerate(folds)]
+        fits = [kept(file_of(f"probe-{k}"), lambda f=fold: probe(data, f)) for k, fold in enumerate(folds)]
         return dict.fromkeys(SEEDS, fits)
-    rates = METHODS[method][3]
 
     def kept_fit(k, lr, seed):
-        return kept(file_of(data, f"{method}-{k}-{lr:g}-{seed}"), lambda: fit(method, data, folds[k], lr, seed))
+        found = kept(file_of(f"{method}-{k}-{lr:g}-{seed}"), lambda: fit(method, data, folds[k], lr, seed))
+        return found | {"lr": lr}
 
-    searched = [{lr: kept_fit(k, lr, SEEDS[0]) for lr in rates} for k in range(len(folds))]
-    best = [min(of, key=lambda lr: of[lr]["val loss"]) for of in searched]
-    found = {SEEDS[0]: [of[lr] for of, lr in zip(searched, best, strict=True)]}
-    for seed in SEEDS[1:]:
-        found[seed] = [kept_fit(k, lr, seed) for k, lr in enumerate(best)]
-    return found
+    def best_of(k):
+        """Of three rates, and the next one for as long as the best is the least or the largest tried."""
+        tried = {lr: kept_fit(k, lr, SEEDS[0]) for lr in METHODS[method][3]}
+        while True:
+            best = min(tried, key=lambda lr: tried[lr]["val loss"])
+            beside = [RATES[i] for i in (RATES.index(best) - 1, RATES.index(best) + 1) if 0 <= i < len(RATES)]
+            untried = [lr for lr in beside if lr not in tried]
+            if not untried:
+                return best
+            tried[untried[0]] = kept_fit(k, untried[0], SEEDS[0])
+
+    best = [best_of(k) for k in range(len(folds))]
+    return {seed: [kept_fit(k, lr, seed) for k, lr in enumerate(best)] for seed in SEEDS}
 
 
 def judge(fits, data, folds):
@@ -119,7 +126,7 @@ def rows_of(found, data, folds):
             "moved": max(f["moved"] for f in fits),
             "seconds a fit, median": float(np.median([f["seconds"] for f in fits])),
         }
-        row["epochs chosen"] = [f["epoch"] for f in fits]
+        row |= {"epochs chosen": [f["epoch"] for f in fits], "rates chosen": [f["lr"] for f in fits if "lr" in f]}
         for other in ("probe", "full"):
             if other != name and other in judged:
                 aucs_of, draws_of, _ = judged[other]
@@ -128,46 +135,19 @@ def rows_of(found, data, folds):
         yield row
 
 
-def forest(rows, path):
-    """Draw the methods as points with intervals, best first, with the paired differences to the probe beside them."""
-    plt, rows = tl.plots.plt, sorted(rows, key=lambda row: row["AUC"])
-    figure, axes = plt.subplots(1, 2, figsize=(9, 0.45 * len(rows) + 1.2), sharey=True, layout="constrained")
-    for y, row in enumerate(rows):
-        for axis, value in ((axes[0], row), (axes[1], row.get("less probe"))):
-            if value is not None:
-                axis.plot(value["interval"], [y, y], color=tl.plots.GREY)
-                axis.plot(value["AUC"], y, "o", color=tl.plots.BLUE)
-        axes[0].plot(row["AUC of each seed"], [y] * len(row["AUC of each seed"]), "|", color=tl.plots.ORANGE)
-    axes[0].set_yticks(range(len(rows)), [row["method"] for row in rows], fontsize=11)
-    axes[0].set_xlabel("AUC on unseen panels (bars: seeds)", fontsize=11)
-    axes[1].axvline(0, color="black", linewidth=0.8)
-    axes[1].set_xlabel("less the probe, paired", fontsize=11)
-    figure.savefig(path, dpi=160)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("methods", nargs="*", metavar="method", help=f"fit these alone: {', '.join(METHODS)}")
-    parser.add_argument("--size", type=int, default=64, help="side of the images in pixels")
-    parser.add_argument("--table", action="store_true", help="only what is fitted so far")
-    asked = parser.parse_args()
-    data = tl.data.solar_cells(asked.size)
-    folds, found = data.folds(FOLDS, by="group", val=0.2, seed=0), {}
-    for method in asked.methods or ("probe", *METHODS):
-        fits = len(list(file_of(data, method).parent.glob(f"{method}-*.json")))
-        if not asked.table or fits >= FOLDS * (1 if method == "probe" else len(SEEDS) + 2):
-            found[method] = of_method(method, data, folds)
-    if asked.methods:
+    methods, data = parser.parse_args().methods, tl.data.solar_cells(SIZE)
+    folds = data.folds(FOLDS, by="group", val=0.2, seed=0)
+    found = {method: of_method(method, data, folds) for method in methods or ("probe", *METHODS)}
+    if methods:
         return
     rows = list(rows_of(found, data, folds))
-    for row in rows:
-        print({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items() if k != "epochs chosen"})
     devices = sorted({fit["device"] for of in found.values() for fits in of.values() for fit in fits})
-    facts = {"fitted on": devices, "size": asked.size, "folds": FOLDS, "seeds": list(SEEDS)}
-    result = {**about(f"python benchmarks/league.py --size {asked.size}"), **facts, "table": rows}
-    path = HERE / "results" / f"league_{asked.size}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
-    forest(copy.deepcopy(rows), path.with_suffix(".png"))
+    facts = {"fitted on": devices, "size": SIZE, "folds": FOLDS, "seeds": list(SEEDS)}
+    RECORD.write_text(json.dumps({**about("python benchmarks/league.py"), **facts, "table": rows}, indent=1) + "\n")
+    print(league())
 
 
 if __name__ == "__main__":

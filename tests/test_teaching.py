@@ -51,6 +51,14 @@ def test_the_sections_that_the_guide_names_are_in_the_lesson(path):
         assert name in headings, name
 
 
+def test_every_usual_topic_has_its_place_in_a_lesson():
+    topics = re.search(r"## Where the usual topics stand.*?(?=^## )", GUIDE, re.MULTILINE | re.DOTALL)[0]
+    places = re.findall(r"\]\((notebooks/\w+\.ipynb)\), “(.*?)”", topics)
+    assert len(places) == 2 * topics.count("\n| ") - 4 > 30  # two a topic, none for the head of the table
+    for name, heading in places:
+        assert re.search(rf"^##+ {re.escape(heading)}$", text(ROOT / name), re.MULTILINE), (name, heading)
+
+
 @pytest.mark.parametrize("path", NUMBERED, ids=lambda path: path.stem)
 def test_the_wrong_answers_are_wrong_ones_of_the_lesson(path):
     wrong = {choice for choice, verdict in CHOICE.findall(text(path)) if verdict == "No"}
