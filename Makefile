@@ -50,6 +50,7 @@ gpu:
 
 bench-long: .venv/bench.installed
 	$(BIN)/python benchmarks/probe_start.py
+	$(BIN)/python benchmarks/precision.py
 	$(BIN)/python benchmarks/lesson_06.py
 	$(BIN)/python benchmarks/lesson_01.py
 	$(BIN)/python benchmarks/small_data.py
