@@ -109,7 +109,8 @@ class Forward:
         """The outputs by PyTorch."""
         low = self.engine.dtype != torch.float32
         autocast = torch.autocast(batch.device.type, self.engine.dtype, low)
-        with torch.inference_mode(), autocast, nullcontext() if low else full_float32():
+        in_full = full_float32() if batch.is_cuda and not low else nullcontext()
+        with torch.inference_mode(), autocast, in_full:
             return tuple(z.float() for z in self.network(batch))
 
     def _replay(self, batch):
