@@ -5,7 +5,7 @@
 
 All methods see the same images, folds, flips and training seeds. Each chooses its learning rate by the loss on
 validation panels held out of the training part, from three rates, with the first seed; the other seeds take that rate.
-Some of the best lie at an end of the three. No wider search was made of it: validation holds five panels, and in one
+Some of the best lie at an end of the three. No wider search was made of it: validation holds four panels, and in one
 fold they like a head best that has hardly moved from where it started, at a thirtieth of the least rate.
 Gradual unfreezing gets the epochs that it needs to free all stages, training from scratch enough to reach its plateau:
 validation chooses the epoch of every method. Fits are kept in results/league as they end, with what they say of
