@@ -137,7 +137,7 @@ if __name__ == "__main__":
     said = said_by(sys.executable, "-m", "pytest", "-q", "-rfE", "-p", "no:cacheprovider", *tests, "-k", only)
     result = {
         "command": "make gpu",
-        "commit": said_by("git", "describe", "--always", "--dirty"),
+        "commit": "".join(said_by("git", "describe", "--always", "--dirty")),
         "date": date.today().isoformat(),
         "device": tl.device.describe()["device"],
         "versions": {name: installed(name) for name in ("torch", "torchvision", "timm")},

@@ -69,7 +69,7 @@ def fit(method, data, fold, lr, seed):
 
 def probe(data, fold):
     begin = time.perf_counter()
-    features = tl.extract(tl.load_backbone(), data)
+    features = tl.extract(tl.load_backbone(), data, precision="float32")
     found = tl.linear_probe(features, fold)
     p = found.predict_proba(np.asarray(features.X[fold.test]))
     return fit_of(p, begin, 0, found.coef.size + 1)

@@ -59,10 +59,7 @@ def test_the_probe_made_again_says_of_every_cell_what_the_record_holds(data, fol
     for k, fold in enumerate(folds):
         p = tl.linear_probe(features, fold).predict_proba(np.asarray(features.X[fold.test]))[:, 1]
         recorded = np.array(fit(f"probe-{k}")["p"])
-        assert tl.evaluate(np.stack([1 - p, p], 1), data.labels[fold.test], resamples=1).auc == pytest.approx(
-            tl.evaluate(np.stack([1 - recorded, recorded], 1), data.labels[fold.test], resamples=1).auc, abs=0.006
-        )
-        assert np.abs(p - recorded).mean() < 0.05
+        assert np.abs(p - recorded).max() < 0.02
 
 
 def test_the_record_says_how_it_was_made():

@@ -73,7 +73,8 @@ def test_the_strongest_place_is_the_one_that_a_search_over_all_positions_finds(n
     for i, k in np.ndindex(12, 2):
         own = z[i, [2, 0][k]]
         row, column = (int(place // jump) for place in places[i, k])
-        highest = pytest.approx(own.max(), rel=0.01)  # on a GPU another size of batch may give other third digits
+        near = 1e-5 if backbone.device.type == "cpu" else 0.01  # on a GPU another size of batch gives other digits
+        highest = pytest.approx(own.max(), rel=near)
         assert values[i, k] == highest and own[row, column] == highest
 
 

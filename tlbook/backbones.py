@@ -116,7 +116,8 @@ class Backbone(Encoder):
         if self.reads != ("final",):
             self.model.head_of_stages = nn.Linear(width, classes)
         for layer in self.head.modules():  # timm draws where the model is; a seed shall mean one head on every device
-            if hasattr(layer, "reset_parameters") and layer.weight.device.type != "cpu":
+            own = layer.parameters(recurse=False)
+            if hasattr(layer, "reset_parameters") and any(p.device.type != "cpu" for p in own):
                 layer.to("cpu").reset_parameters()
         self.model.to(self.device)
 

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import platform
+import warnings
 from contextlib import contextmanager
 
 import torch
@@ -79,12 +80,28 @@ def describe():
 @contextmanager
 def full_float32():
     """Compute float32 in float32: the convolutions of CUDA round what they multiply to ten bits (TF32) unless told."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
+    conv = getattr(torch.backends.cudnn, "conv", None)
+    is_new = hasattr(conv, "fp32_precision")  # from PyTorch 2.9 on; who uses it may not ask the older switch
+    switch, name, full = (conv, "fp32_precision", "ieee") if is_new else (torch.backends.cudnn, "allow_tf32", False)
+    before = getattr(switch, name)
+    setattr(switch, name, full)
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32 = before
+        setattr(switch, name, before)
+
+
+@contextmanager
+def never_waiting():
+    """Make whatever waits for the GPU an error: what does cannot be recorded, and to find out in a recording harms."""
+    before = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it says that it may not notice all
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
 
 
 @contextmanager

@@ -237,8 +237,8 @@ def finetune(
         augment: None, "flips" (four views) or "dihedral" (eight: quarter turns and flips, of square images). An
             example comes in another view each epoch until it has been seen in all. "photo" is for photographs: a
             random crop, resized to the whole, and perhaps mirrored, but never upside down; another in each epoch.
-        precision: "auto" (float32; on CUDA with PyTorch's own default, TF32, in convolutions), "float32" or "bfloat16",
-            which a large network may gain by on a GPU; EfficientNet-Lite0 and ResNet-18 did not on an H200.
+        precision: "float32" (also "auto"; steps on CUDA use PyTorch's own default in convolutions, TF32) or "bfloat16",
+            which a large network may gain by on a GPU; EfficientNet-Lite0 did not on an H200.
         store_prefix: False computes the frozen prefix anew in each epoch.
         seed: of everything random.
         checkpoint: a folder for checkpoints, one an epoch and about one a minute; None for none.

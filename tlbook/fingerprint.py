@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn.modules import module as _torchs
 
-_LIBRARIES = {"torch", "torchvision", "timm", "tlbook"}  # what is named and has a version; other code is read
+LIBRARIES = {"torch", "torchvision", "timm", "tlbook"}  # what is named and has a version; other code is read
 _PLAIN = (int, float, complex, str, bytes, NoneType, np.generic, Enum, torch.dtype, torch.device, torch.memory_format)
 _NO_SETTINGS = {*vars(nn.Module()), "_compiled_call_impl", "pretrained_cfg", "default_cfg", "pretrained_model_args"}
 
@@ -42,9 +42,10 @@ def fingerprint(model):
 
 def has_hooks(model):
     """Tell whether the module runs what no fingerprint can know: hooks, methods replaced on an instance, closures."""
-    hooks = [_torchs._global_forward_hooks, _torchs._global_forward_pre_hooks]
+    hooks = [_torchs._global_forward_hooks, _torchs._global_forward_pre_hooks, _torchs._global_backward_hooks]
     for module in model.modules():
         hooks += [module._forward_hooks, module._forward_pre_hooks, *_replaced_methods(module)]
+        hooks += [module._backward_hooks, module._backward_pre_hooks]
         hooks.append(None in (_known(_class_text, type(module)), *_settings(module).values()))
     return any(hooks)
 
@@ -132,4 +133,4 @@ def _function_text(function):
 
 
 def _is_of_a_library(thing):
-    return str(getattr(thing, "__module__", "")).split(".")[0] in _LIBRARIES
+    return str(getattr(thing, "__module__", "")).split(".")[0] in LIBRARIES

@@ -13,7 +13,7 @@ import importlib.util
 import json
 import os
 import warnings
-from collections import deque
+from collections import Counter, deque
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -21,13 +21,14 @@ import torch
 from torch import nn
 
 from tlbook import cache
-from tlbook.device import full_float32, inference_dtype
-from tlbook.fingerprint import has_hooks
+from tlbook.device import full_float32, inference_dtype, never_waiting
+from tlbook.fingerprint import LIBRARIES, has_hooks
 
 WORTH_COMPILING = 400e9  # floating-point operations: PyTorch takes about five seconds for them on two cores
 AT_ONCE = 8  # images in a request to OpenVINO: more take more memory, and no less time
 AHEAD = 2  # batches that are submitted before the outputs of the first are asked for
-MOST_RECORDED = 4  # shapes of batches that are recorded on a GPU: each keeps its memory
+WORTH_RECORDING = 4  # batches of a shape on a GPU: to record a pass takes about as long as a few
+MOST_RECORDED = 4  # shapes that are recorded: each keeps its memory
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,12 @@ def flops(network, example):
     return counter.get_total_flops()
 
 
+def is_recordable(network):
+    """Whether a pass does the same at every call, as far as can be known: a replay runs no Python and no hook."""
+    known = all(type(module).__module__.split(".")[0] in LIBRARIES for module in network.modules())
+    return known and not has_hooks(network)
+
+
 class Forward:
     """A network without gradients: `submit` a batch, and ask for its outputs when they are needed.
 
@@ -86,7 +93,7 @@ class Forward:
 
     def __init__(self, network, engine, key=None):
         self.network, self.engine, self.key, self.requests = network, engine, key, {}
-        self.replays = {}
+        self.seen, self.replays = Counter(), {}
 
     def submit(self, batch):
         """Return something whose ``result()`` is the outputs for a batch (B, …): a tuple of float32 tensors."""
@@ -97,13 +104,12 @@ class Forward:
                 self.engine = Engine("torch", self.engine.dtype)
                 reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
                 warnings.warn(f"OpenVINO cannot run this network, so PyTorch does ({reason})", stacklevel=2)
-        run = self._replay if batch.is_cuda and self.is_known else self._run
+        run = self._replay if batch.is_cuda and self.is_recordable else self._run
         return _Job(None, len(batch), run(batch))
 
     @functools.cached_property
-    def is_known(self):
-        """Whether all that a pass does are the network's own kernels: a replay runs no hook."""
-        return not has_hooks(self.network)
+    def is_recordable(self):
+        return is_recordable(self.network)
 
     def _run(self, batch):
         """The outputs by PyTorch."""
@@ -114,14 +120,12 @@ class Forward:
             return tuple(z.float() for z in self.network(batch))
 
     def _replay(self, batch):
-        """The outputs on a GPU: the first batch of a shape is launched as it is, the others by a recording."""
+        """The outputs on a GPU: a shape of batches that keeps coming is recorded."""
         shape = batch.shape
-        if shape in self.replays:
-            self.replays[shape] = self.replays[shape] or self._record(batch)
-            return self.replays[shape](batch)
-        if len(self.replays) < MOST_RECORDED:
-            self.replays[shape] = None
-        return self._run(batch)
+        self.seen[shape] += 1
+        if self.seen[shape] == WORTH_RECORDING and len(self.replays) < MOST_RECORDED:
+            self.replays[shape] = self._record(batch)
+        return self.replays.get(shape, self._run)(batch)
 
     def _record(self, example):
         """A function like `_run` for batches of the example's shape, which launches all its kernels at once."""
@@ -129,10 +133,10 @@ class Forward:
             static, stream, graph = example.clone(), torch.cuda.Stream(), torch.cuda.CUDAGraph()
             try:
                 stream.wait_stream(torch.cuda.current_stream())
-                with torch.cuda.stream(stream):
+                with torch.cuda.stream(stream), never_waiting():
                     self._run(static)
                 torch.cuda.current_stream().wait_stream(stream)
-                with torch.cuda.graph(graph):
+                with torch.cuda.graph(graph, stream=stream):
                     outputs = self._run(static)
             except RuntimeError:  # a network that looks at a number in between, or no memory for it
                 return self._run

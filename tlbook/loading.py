@@ -1,6 +1,7 @@
 """The one loader: examples are read ahead, decoded and stacked, for extract, predict and finetune alike."""
 
 import os
+import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -18,11 +19,13 @@ def read_ahead(tasks, workers):
     Args:
         tasks: an iterable of lists of functions without arguments. workers: how many threads, which share each list.
     """
-    tasks = iter(tasks)
-    pool = ThreadPoolExecutor(workers)
+    tasks, pool, closed = iter(tasks), ThreadPoolExecutor(workers), threading.Event()
+
+    def call(functions):
+        return [function() for function in functions if not closed.is_set()]
 
     def submit(batches):
-        return [[pool.submit(_call, share) for share in _shares(batch, workers)] for batch in batches]
+        return [[pool.submit(call, share) for share in _shares(batch, workers)] for batch in batches]
 
     try:
         reading = deque(submit(islice(tasks, 2)))
@@ -31,6 +34,7 @@ def read_ahead(tasks, workers):
             reading.extend(submit(islice(tasks, 1)))
             yield results
     finally:  # the generator may be closed halfway, by an error or Ctrl-C
+        closed.set()
         pool.shutdown(wait=True, cancel_futures=True)
 
 
@@ -38,10 +42,6 @@ def _shares(items, n):
     """At most n pieces of a list, as equal as can be."""
     size = -(-len(items) // n) or 1
     return [items[i : i + size] for i in range(0, len(items), size)]
-
-
-def _call(functions):
-    return [function() for function in functions]
 
 
 def load(data, batches, backbones):

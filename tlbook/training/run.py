@@ -1,6 +1,7 @@
 """One run of fine-tuning: its settings, how far it has come, and what learns in it now."""
 
 import copy
+import gc
 import math
 import signal
 import threading
@@ -19,7 +20,7 @@ from tlbook.data import Split
 from tlbook.device import inference_dtype
 from tlbook.evaluation import evaluate
 from tlbook.feature_extraction import extract
-from tlbook.forward import gathered, in_eval_mode
+from tlbook.forward import gathered, in_eval_mode, is_recordable
 from tlbook.loading import eval_batch_size, read_input
 from tlbook.probes import linear_probe
 from tlbook.training import checkpoints
@@ -244,7 +245,8 @@ class Run:
         self.network = processes.parallel(self.suffix, self.device, self.processes)
         alone = self.processes.size == self.settings.accumulate == 1
         steps = self.batches_an_epoch * self.plan.count(self.learning)
-        if self.device.type == "cuda" and alone and steps >= WORTH_RECORDING and not self.model.has_hooks:
+        if self.device.type == "cuda" and alone and steps >= WORTH_RECORDING and is_recordable(self.suffix):
+            gc.collect()  # recordings of an earlier phase lie in cycles of references, and hold their memory
             self.network = Recorded(self.suffix)
         self.batches = Batches(self.model, self.data, until, self.dtype)
         if until is not None and self.settings.store_prefix:
@@ -492,7 +494,7 @@ def check_weights(data, rows, weight, objective):
 
 
 def training_dtype(device, precision):
-    """float32 unless asked otherwise: in bfloat16 depthwise convolutions go backward more slowly, on GPUs too."""
+    """float32 unless asked otherwise: EfficientNet-Lite0 takes its steps more slowly in bfloat16, on a GPU too."""
     return torch.float32 if precision == "auto" else inference_dtype(device, precision)
 
 
