@@ -56,7 +56,6 @@ bench-long: .venv/bench.installed
 	$(BIN)/python benchmarks/small_data.py
 	$(BIN)/python benchmarks/own_data.py
 	$(BIN)/python benchmarks/fine_tuning.py peers
-	$(BIN)/python benchmarks/fine_tuning.py recipes
 	$(BIN)/python benchmarks/fine_tuning.py paper
 	$(BIN)/python benchmarks/league.py
 	$(BIN)/python benchmarks/decisions.py

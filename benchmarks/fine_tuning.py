@@ -1,14 +1,11 @@
-"""Fine-tuning: which recipe wins on unseen panels, and how fast it is beside what a user would use instead.
+"""Fine-tuning beside a published number, and how fast it is beside what a user would use instead.
 
-    python benchmarks/fine_tuning.py recipes    # every recipe on grouped and on random folds: hours
     python benchmarks/fine_tuning.py paper      # one run under the split and the weights of Deitsch et al. (2019)
     python benchmarks/fine_tuning.py peers      # seconds to a validation AUC, beside PyTorch's tutorial and fastai
 
-Each writes benchmarks/results/fine_tuning_<name>.json. The recipes share their images, folds, seeds and epochs; their
-learning rates are the package's defaults, not tuned for any of them. The peers run as each project documents its
-recipe, so they do not do the same work: what is compared is how long a user of each waits for the same validation AUC.
-Fits of `recipes` and `peers` are kept in build/fine_tuning as they end, so that a run that was cut goes on where it
-was: remove that folder to start anew.
+Each writes benchmarks/results/fine_tuning_<name>.json. The peers run as each project documents its recipe, so they do
+not do the same work: what is compared is how long a user of each waits for the same validation AUC. Fits of `peers` are
+kept in build/fine_tuning as they end, so that a run that was cut goes on later: remove that folder to start anew.
 """
 
 import json
@@ -28,7 +25,7 @@ from record import about, kept
 
 import tlbook as tl
 from tlbook.course.runner import anonymous_memory
-from tlbook.training.recipes import LPFT, Full, Gradual, Head, Surgical
+from tlbook.training.recipes import LPFT, Full
 
 HERE = Path(__file__).parent
 FITS = HERE.parent / "build" / "fine_tuning"
@@ -43,70 +40,6 @@ def write(name, **found):
     target = HERE / "results" / f"fine_tuning_{name}.json"
     target.write_text(json.dumps(found, indent=1) + "\n")
     print("written:", target)
-
-
-# Which recipe wins?
-
-SIZE, EPOCHS, FOLDS, REPEATS = 96, 5, 2, 2
-RECIPES = {  # name: (pretrained?, recipe, objective, learning rate)
-    "scratch": (False, Full(head_multiplier=1.0), tl.Objective(), 1e-3),
-    "head": (True, Head(), tl.Objective(), 3e-4),
-    "full": (True, Full(), tl.Objective(), 3e-4),
-    "L2-SP": (True, Full(), tl.Objective(l2_sp=0.1, l2_head=0.01), 3e-4),
-    "LP-FT": (True, LPFT(), tl.Objective(), 3e-4),
-    "gradual": (True, Gradual(), tl.Objective(), 3e-4),
-    "surgical": (True, Surgical(stage="blocks.1"), tl.Objective(), 3e-4),
-}
-
-
-def fit(name, data, fold):
-    pretrained, recipe, objective, lr = RECIPES[name]
-    torch.manual_seed(0)
-    backbone = tl.load_backbone() if pretrained else tl.load_backbone(weights=None)
-    start = time.perf_counter()
-    found = tl.finetune(backbone, data, fold, recipe=recipe, objective=objective, epochs=EPOCHS, lr=lr, augment="flips")
-    seconds = time.perf_counter() - start
-    p = found.predict(data.subset(fold.test))
-    return {"p": p.tolist(), "seconds": seconds, "epoch": found.epoch}
-
-
-def recipes():
-    data = tl.data.solar_cells(SIZE)
-    folds = {by: data.folds(FOLDS, by=by, repeats=REPEATS, val=0.2, seed=0) for by in ("group", "random")}
-    rows = {by: {} for by in folds}
-    for k in range(FOLDS * REPEATS):
-        for by in folds:
-            for name in RECIPES:
-                start = time.perf_counter()
-                found = kept(file_of(f"{name}-{by}-{k}"), lambda n=name, f=folds[by][k]: fit(n, data, f))
-                rows[by].setdefault(name, []).append(found)
-                auc = tl.evaluate(found["p"], data.labels[folds[by][k].test], resamples=1).auc
-                print(f"{k} {by:<6} {name:<9} AUC {auc:.3f}, {time.perf_counter() - start:.0f} s", flush=True)
-    table, pairs = [], []
-    for by in folds:
-        index = np.concatenate([fold.test for fold in folds[by]])
-        judged = {
-            name: tl.evaluate(np.concatenate([f["p"] for f in fits]), data.labels[index], groups=data.groups[index])
-            for name, fits in rows[by].items()
-        }
-        features = tl.extract(tl.load_backbone(), data)
-        p = np.concatenate([tl.linear_probe(features, f).predict_proba(features.X[f.test]) for f in folds[by]])
-        judged["linear probe"] = tl.evaluate(p, data.labels[index], groups=data.groups[index])
-        for name, e in judged.items():
-            fits = rows[by].get(name, [])
-            row = {"split": by, "recipe": name, "AUC": e.auc, "interval": e.interval["auc"], "log loss": e.log_loss}
-            row |= {"within panels": e.within_group_auc, "balanced accuracy": e.balanced_accuracy}
-            row["seconds a fit, median"] = float(np.median([f["seconds"] for f in fits])) if fits else None
-            row["epochs chosen"] = [f["epoch"] for f in fits]
-            table.append(row)
-        for a in judged:
-            for b in ("linear probe", "full"):
-                if a != b:
-                    c = tl.compare(judged[a], judged[b])
-                    pairs.append({"split": by, "a": a, "b": b, "AUC a - b": c.difference, "interval": c.interval})
-    for row in table + pairs:
-        print({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()})
-    write("recipes", size=SIZE, epochs=EPOCHS, folds=FOLDS, repeats=REPEATS, table=table, pairs=pairs)
 
 
 # Beside the paper
@@ -399,4 +332,4 @@ def peers():
 
 
 if __name__ == "__main__":
-    {"recipes": recipes, "paper": paper, "peers": peers}[sys.argv[1]]()
+    {"paper": paper, "peers": peers}[sys.argv[1]]()

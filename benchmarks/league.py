@@ -1,6 +1,6 @@
 """The league table: every method of the course at one size, on folds in which all 44 panels are held out.
 
-    python benchmarks/league.py            # two hours on one core; goes on where it was cut
+    python benchmarks/league.py            # two and a half hours on one core; goes on where it was cut
     python benchmarks/league.py LoRA head    # these fits alone, for processes side by side; the table takes all
 
 All methods see the same images, folds, flips and training seeds. Each chooses its learning rate by the loss on

@@ -109,7 +109,7 @@ def test_every_lesson_has_a_chinese_abstract():
 
 
 def test_the_figure_of_the_readmes_is_the_one_of_lesson_10():
-    assert (ROOT / "notebooks" / "score_card.png").read_bytes() == frame.figure()
+    assert (ROOT / "notebooks" / "league.png").read_bytes() == frame.figure()
 
 
 def test_both_readmes_name_the_same_commands():

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import tlbook as tl
+from tlbook.course.league import rows
 from tlbook.training.recipes import LPFT
 
 
@@ -43,23 +44,15 @@ def test_lp_ft_is_not_ahead_of_random_weights_where_there_is_nothing_to_transfer
     assert not ahead(judged(None, shuffled), judged(0, shuffled))
 
 
-def test_the_large_table_is_the_recorded_one():
+def test_the_league_of_the_text_is_the_recorded_one():
     text = (Path(__file__).parents[1] / "notebooks" / "04_fine_tuning.ipynb").read_text(encoding="utf-8")
-    recorded = json.loads((Path(__file__).parents[1] / "benchmarks/results/fine_tuning_recipes.json").read_text())
-    for row in recorded["table"]:
-        assert "{:.3f} ({:.2f} … {:.2f})".format(row["AUC"], *row["interval"]) in text
-
-
-def test_the_probe_of_today_has_on_the_tables_halves_what_the_text_says():
-    data = tl.data.solar_cells(96)
-    features = tl.extract(tl.load_backbone(), data, precision="float32")
-    for by, auc, within in (("group", 0.805, 0.728), ("random", 0.874, None)):
-        folds = data.folds(2, by=by, repeats=2, val=0.2, seed=0)
-        rows = np.concatenate([fold.test for fold in folds])
-        p = np.concatenate([tl.linear_probe(features, f).predict_proba(features.X[f.test]) for f in folds])
-        judged = tl.evaluate(p, data.labels[rows], groups=data.groups[rows], resamples=1)
-        assert judged.auc == pytest.approx(auc, abs=0.01)  # the probe that divided by any deviation: 0.780, 0.868
-        assert within is None or judged.within_group_auc == pytest.approx(within, abs=0.01)
+    for row in rows():
+        assert "| {} | {:.3f} ({:.2f} … {:.2f}) |".format(row["method"], row["AUC"], *row["interval"]) in text
+        for other in ("probe", "full"):
+            if f"less {other}" in row and row["method"] != other:
+                gap = row[f"less {other}"]
+                words = "{:+.3f} ({:+.3f} … {:+.3f}) |".format(gap["AUC"], *gap["interval"])
+                assert words.replace("-", "−") in text
 
 
 RECORDED = Path(__file__).parents[1] / "benchmarks/results/probe_start.json"

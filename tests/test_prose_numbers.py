@@ -2,7 +2,8 @@
 
 A home is, rounded as the prose rounds it, a number in the stored outputs of the lesson or in its code; in the outputs
 of a lesson that the same cell names ("lesson 03"); in a recorded result that it names (``benchmarks/results/x.json`` or
-the program ``benchmarks/x.py``); or a phrase in tlbook/course/facts.json, with the reference it is from.
+the program ``benchmarks/x.py``, which may keep it in tlbook/course); or a phrase in tlbook/course/facts.json, with the
+reference it is from.
 """
 
 import copy
@@ -83,8 +84,9 @@ def named_numbers(source):
     for path in re.findall(r"\]\((appendix_\w+\.ipynb)", source):
         found |= shown(LESSONS[NOTEBOOKS / path])
     for name in re.findall(r"benchmarks/(?:results/)?(\w+)\.(?:json|py)", source):
-        for path in (ROOT / "benchmarks" / "results").glob(f"{name}*.json"):
-            found |= numbers_in(path.read_text(encoding="utf-8"))
+        for folder in (ROOT / "benchmarks" / "results", ROOT / "tlbook" / "course"):
+            for path in folder.glob(f"{name}*.json"):
+                found |= numbers_in(path.read_text(encoding="utf-8"))
     return found
 
 

@@ -15,7 +15,7 @@ The address of the repository stands in pyproject.toml alone. `make links` takes
 that is on GitHub. Until there is one, no lesson and no README has a link to Colab or Binder, and the set-up cell says
 what to install.
 
-The figure of the READMEs, score_card.png, is the one that lesson 10 is stored with.
+The figure of the READMEs, league.png, is the one that lesson 10 is stored with.
 """
 
 import argparse
@@ -198,7 +198,7 @@ def frame():
     for path in lessons():
         nbformat.write(framed(path, titles), path)
     (ROOT / "GLOSSARY.md").write_text(glossary_page(), encoding="utf-8")
-    (NOTEBOOKS / "score_card.png").write_bytes(figure())
+    (NOTEBOOKS / "league.png").write_bytes(figure())
     for path in (ROOT / "README.md", ROOT / "README.zh.md"):
         path.write_text(badges(path.read_text(encoding="utf-8"), repository()), encoding="utf-8")
 
