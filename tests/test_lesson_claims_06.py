@@ -16,7 +16,7 @@ def test_the_table_of_seeds_is_the_recorded_one():
         seeds = ", ".join(f"{auc:.3f}" for auc in row["AUC of each seed"])
         assert f"| {seeds} | {row['mean']:.3f} | {row['standard deviation over seeds']:.3f} |" in text
     gain = recorded["LP-FT − five steps"]
-    assert f"The difference of the means is {gain['mean']:.3f}." in text
+    assert f"The difference of the means is {gain['mean']:.3f} (before rounding)." in text
     for what, given in (("panels", "five seeds"), ("seeds", "panels")):
         low, high = (f"{end:.3f}".replace("-", "−") for end in gain[f"interval over {what}"])
         assert f"Over {what}, with these {given} as they are, it is {low} to {high}." in text

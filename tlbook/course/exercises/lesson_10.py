@@ -17,12 +17,15 @@ def _hours(answer):
 
 
 _CLAIMS = {  # claim -> (verdict, why)
-    "A": ("yes", "the interval of the paired difference leaves out 0, on panels that no choice has seen"),
+    "A": (
+        "yes",
+        "the interval of the paired difference leaves out 0, for these three seeds: others are no part of it",
+    ),
     "B": ("undecided", "the interval of the difference includes 0: these panels do not tell the two apart"),
     "C": (
         "undecided",
-        "lesson 04 switched the three things in which LP-FT differs from the full recipe. To hold BatchNorm is ahead, "
-        "the start at the probe is undecided, and whether features are distorted was not measured in any arm",
+        "lesson 04 switched the three things in which LP-FT differs from the full recipe. Only holding BatchNorm's "
+        "statistics is decided, on average, and whether features are distorted was not measured in any arm",
     ),
     "D": ("no", "a random split answers another question; on panels that are new the same probe was measured at 0.87"),
 }
