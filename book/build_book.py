@@ -83,7 +83,7 @@ def stage(source):
     for path in frame.lessons():
         nbformat.write(page(nbformat.read(path, as_version=4)), source / path.name)
     shutil.copytree(frame.NOTEBOOKS / "figures", source / "figures", ignore=shutil.ignore_patterns("*.py"))
-    shutil.copy(frame.NOTEBOOKS / "score_card.png", source)
+    shutil.copy(frame.NOTEBOOKS / "league.png", source)
 
     for name, text in pages().items():
         (source / name).write_text(relink(text), encoding="utf-8")

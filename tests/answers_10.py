@@ -10,7 +10,7 @@ WRONG = {  # misconception -> (exercise, answer, words of its message)
     "the forward rate": ("10.1", lambda n, f, s, e: (n / f / 3600, e * n / f / 3600), "forward and backward"),
     "one number": ("10.1", lambda n, f, s, e: n / f / 3600, "two numbers"),
     "level is ahead": ("10.2", CLAIMS | {"B": "yes"}, "includes 0"),
-    "a cause": ("10.2", CLAIMS | {"C": "yes"}, "the start at the probe is undecided"),
+    "a cause": ("10.2", CLAIMS | {"C": "yes"}, "Only holding BatchNorm's statistics is decided"),
     "ruled out": ("10.2", CLAIMS | {"C": "no"}, "was not measured in any arm"),
     "the wrong split": ("10.2", CLAIMS | {"D": "yes"}, "another question"),
     "left out": ("10.2", {"A": "yes"}, "Judge all"),
