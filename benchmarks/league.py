@@ -26,7 +26,7 @@ import torch
 from record import about, kept
 
 import tlbook as tl
-from tlbook.course.league import RECORD, league
+from tlbook.course.league import RECORD
 from tlbook.evaluation import _draws, _interval
 from tlbook.training.recipes import LPFT, Full, Gradual, Head, Surgical
 
@@ -137,7 +137,8 @@ def main():
     devices = sorted({fit["device"] for of in found.values() for fits in of.values() for fit in fits})
     facts = {"fitted on": devices, "size": SIZE, "folds": FOLDS, "seeds": list(SEEDS)}
     RECORD.write_text(json.dumps({**about("python benchmarks/league.py"), **facts, "table": rows}, indent=1) + "\n")
-    print(league())
+    for row in rows:
+        print("{:<13} {:.3f} ({:.2f} … {:.2f})".format(row["method"], row["AUC"], *row["interval"]))
 
 
 if __name__ == "__main__":

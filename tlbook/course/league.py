@@ -3,39 +3,16 @@
 import json
 from pathlib import Path
 
-from tlbook.table import Table
-
 RECORD = Path(__file__).with_name("league.json")  # written by benchmarks/league.py, with its command and commit
 
 
 def rows():
-    """The rows of the record, the best mean AUC first."""
-    return sorted(json.loads(RECORD.read_text(encoding="utf-8"))["table"], key=lambda row: -row["AUC"])
+    """The rows of the record, the best mean AUC first.
 
-
-def league():
-    """Return the record as a Table.
-
-    AUC is the mean over training seeds on panels held out of training, with its interval over panels; "less the probe"
-    is paired: the same panels drawn for both. What other seeds give is no part of an interval, and stands beside it.
-
-    Lessons 04 and 10.
+    AUC is the mean over training seeds on panels held out of training, with its interval over panels; "less probe" and
+    "less full" are paired: the same panels drawn for both. What other seeds give is no part of an interval.
     """
-    table = Table()
-    for row in rows():
-        seeds = row["AUC of each seed"]
-        found = {"method": row["method"], "AUC": row["AUC"], "95 %": _interval(row)}
-        found["least, most of the seeds"] = f"{min(seeds):.3f} … {max(seeds):.3f}"
-        found |= {"within panels": row["within panels"], "numbers moved": row["moved"]}
-        for name in ("probe", "full"):
-            gap = row.get(f"less {name}")
-            found[f"less {name}"] = "" if gap is None else f"{gap['AUC']:+.3f} ({_interval(gap, '+.3f')})"
-        table.append(found)
-    return table
-
-
-def _interval(row, form=".2f"):
-    return " … ".join(format(end, form).replace("-", "−") for end in row["interval"])
+    return sorted(json.loads(RECORD.read_text(encoding="utf-8"))["table"], key=lambda row: -row["AUC"])
 
 
 def forest():
@@ -57,5 +34,5 @@ def forest():
     axes[0].set(ylim=(len(drawn) - 0.5, -0.5), xlabel="AUC, 95 % over panels\n(strokes: each seed)")
     axes[1].axvline(0, color="black", linewidth=0.8)
     axes[1].set_xlabel("less the probe,\nthe same panels")
-    said = "; ".join(f"{row['method']} {row['AUC']:.3f} ({_interval(row)})" for row in drawn)
+    said = "; ".join("{} {:.3f} ({:.2f} … {:.2f})".format(row["method"], row["AUC"], *row["interval"]) for row in drawn)
     return figure, f"The league as points with intervals, the best first: {said}."
