@@ -270,3 +270,35 @@ def test_damaged_images_are_refused_and_nothing_else(folder, tmp_path):
 @pytest.mark.prove
 def test_many_damaged_images_are_refused_and_nothing_else(folder, tmp_path):
     fuzz_images(folder, tmp_path, 500)
+
+
+def photograph(path, size=(1600, 1200), **options):
+    """A photograph of that many pixels, as a file."""
+    from sklearn.datasets import load_sample_image
+
+    image = Image.fromarray(load_sample_image("flower.jpg")).resize(size, Image.Resampling.BICUBIC)
+    image.save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize(
+    "side, pixels", [(50, (200, 150)), (51, (400, 300)), (134, (800, 600)), (201, (1600, 1200)), (900, (1600, 1200))]
+)
+def test_of_a_large_jpeg_no_less_than_three_times_the_side_is_decoded(side, pixels, tmp_path):
+    path = photograph(tmp_path / "a.jpg", quality=90)
+    assert images.read(path, side).size == pixels
+    assert images.read(path).size == (1600, 1200)
+
+
+def test_a_large_jpeg_of_few_pixels_stands_upright_and_shows_the_same(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = photograph(tmp_path / "a.jpg", quality=90, exif=exif)
+    small, whole = images.read(path, 50), images.read(path)
+    assert small.size == (150, 200) and whole.size == (1200, 1600)
+    apart = [np.asarray(x.resize((75, 100)), dtype=float) for x in (small, whole)]
+    assert np.abs(apart[0] - apart[1]).mean() < 1
+
+
+def test_other_formats_are_decoded_whole(tmp_path):
+    assert images.read(photograph(tmp_path / "a.png"), 50).size == (1600, 1200)

@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+from pictures import photographs
 from PIL import Image
 from small import DATA, FAST, SPLIT, tiny
 
 import tlbook as tl
+from tlbook import images
+from tlbook.backbones import Backbone
 from tlbook.data import Dataset
 from tlbook.images import Files
 
@@ -32,3 +35,21 @@ def test_an_input_that_cannot_be_read_is_named_by_its_path_where_it_has_one(tmp_
     for data, words in ((files, rf"example \d \({tmp_path}/2.png\) cannot be read"), (named, r"\(a/2.png\) cannot be")):
         with pytest.raises(ValueError, match=words):
             tl.extract(tiny(), data.subset([2]), cache=False)
+
+
+def test_a_large_jpeg_is_decoded_to_fewer_pixels_with_nearly_the_same_features(tmp_path, monkeypatch):
+    backbone, paths = tl.load_backbone(), []
+    backbone.set_input_size(64, 64)
+    for name, pixels in photographs().items():
+        paths.append(tmp_path / f"{name}.jpg")
+        Image.fromarray(pixels).resize((1200, 900), Image.Resampling.BICUBIC).save(paths[-1], quality=90)
+    labels, names = np.arange(3), ("a", "b", "c")
+    seen, as_tensor = [], Backbone.as_tensor
+    monkeypatch.setattr(Backbone, "as_tensor", lambda self, x: seen.append(x.size) or as_tensor(self, x))
+    fewer = tl.extract(backbone, Dataset(Files(paths), labels, names), precision="float32", cache=False).X
+    assert set(seen) == {(300, 225)}
+    whole = [images.read(path) for path in paths]
+    whole = tl.extract(backbone, Dataset(whole, labels, names), precision="float32", cache=False).X
+    apart = np.linalg.norm(fewer - whole, axis=1) / np.linalg.norm(whole, axis=1)
+    others = np.linalg.norm(whole[[1, 2, 0]] - whole, axis=1) / np.linalg.norm(whole, axis=1)
+    assert (0 < apart).all() and (apart < 0.1).all() and (others > 0.5).all()

@@ -6,6 +6,7 @@ prepared, the names of its stages, and the places where it can be cut in two.
 
 import hashlib
 import importlib.util
+import math
 import os
 from numbers import Integral
 from pathlib import Path
@@ -131,6 +132,10 @@ class Backbone(Encoder):
         """(height, width) of the images that it sees."""
         return self.input_size if isinstance(self.input_size, tuple) else (self.input_size, self.input_size)
 
+    @property
+    def side(self):
+        return math.ceil(max(self._size) / self.crop_pct)
+
     def _example(self):
         """A black image."""
         return torch.zeros(len(self.mean), *self._size, dtype=torch.uint8)
@@ -182,7 +187,7 @@ class Backbone(Encoder):
             x = nn.functional.interpolate(x.float(), self._size, mode="bilinear", antialias=True)
         x = x.to(like.device)
         mean, std = (255 * torch.tensor(v, device=x.device, dtype=torch.float32) for v in (self.mean, self.std))
-        x = (x - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)
+        x = (x - mean.view(1, 3, 1, 1)).div_(std.view(1, 3, 1, 1))
         return x.to(like.dtype).contiguous(memory_format=torch.channels_last)
 
     def as_tensor(self, x):

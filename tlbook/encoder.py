@@ -32,6 +32,7 @@ class Encoder(nn.Module):
         augmentations: what `tlbook.finetune` may be given for ``augment``.
         libraries: packages by whose versions its features may change.
         reads: the stages whose pooled outputs, side by side, are what the head reads.
+        side: of images, the side in pixels from which on more of them make little difference; else None.
 
     Raises:
         ValueError: the last stage is not "final".
@@ -50,6 +51,7 @@ class Encoder(nn.Module):
     augmentations = (None,)
     libraries = ()
     reads = ("final",)
+    side = None
     kind = None  # of inputs, a name out of `tlbook.kinds`, where files of them can be read
 
     def __init__(self, model, name, parts, example):

@@ -21,6 +21,7 @@ from tlbook.arguments import names, whole_number
 from tlbook.backbones import backbone_of
 from tlbook.device import memory_kept
 from tlbook.forward import AHEAD, Forward, OnCPU, Stages, choose_engine, in_eval_mode
+from tlbook.images import ENOUGH
 from tlbook.loading import eval_batch_size, load
 
 
@@ -187,7 +188,8 @@ class _Job:
         networks = [Stages(b, stages) for b in backbones]
         passes = len(data) * len(views)
         engines = [choose_engine(f, x, passes, precision) for f, x in zip(networks, examples, strict=True)]
-        self.fingerprints, self.facts = [b.fingerprint for b in backbones], [stages, views, list(map(str, engines))]
+        self.fingerprints = [b.fingerprint for b in backbones]
+        self.facts = [stages, views, list(map(str, engines)), ENOUGH]
         keys = [None if b.has_hooks else [f, stages] for b, f in zip(backbones, self.fingerprints, strict=True)]
         self.f = [Forward(*each) for each in zip(networks, engines, keys, strict=True)]
         self.words = f"{', '.join(b.name for b in backbones)} by {engines[0]}"

@@ -149,7 +149,10 @@ class Forward:
         return replay
 
     def _start(self, batch):
-        """Hand a batch to OpenVINO in pieces of one size, each to the request that was idle for longest."""
+        """Hand a batch to OpenVINO in pieces of one size, each to the request that was idle for longest.
+
+        Images lie in memory as PyTorch computes on them, channels last, and are not copied.
+        """
         shape = tuple(batch.shape[1:])
         if shape not in self.requests:
             example = batch.new_zeros(AT_ONCE, *shape)
@@ -160,8 +163,11 @@ class Forward:
             oldest = self.requests[shape].popleft()
             oldest.result()
             jobs.append(_Job(oldest.request, len(piece)))
-            filled = torch.cat([piece, piece.new_zeros(AT_ONCE - len(piece), *shape)])
-            oldest.request.start_async({0: filled.contiguous().numpy()})
+            if len(piece) < AT_ONCE:
+                piece = torch.cat([piece, piece.new_zeros(AT_ONCE - len(piece), *shape)])
+            if piece.ndim == 4:
+                piece = piece.permute(0, 2, 3, 1)
+            oldest.request.start_async({0: piece.contiguous().numpy()}, share_inputs=True)
             self.requests[shape].append(jobs[-1])
         return _Jobs(jobs)
 
@@ -239,8 +245,12 @@ class _Jobs:
 
 
 def _compile(network, example, dtype, key):
-    """OpenVINO's requests to the network for batches of the example's shape; the conversion is kept under ``key``."""
-    import openvino
+    """OpenVINO's requests to the network for batches of the example's shape; the conversion is kept under ``key``.
+
+    Inputs (B, C, H, W) are handed over as (B, H, W, C).
+    """
+    from openvino import Layout
+    from openvino.preprocess import PrePostProcessor
 
     core, path = _core(), None
     if key is not None:
@@ -250,11 +260,14 @@ def _compile(network, example, dtype, key):
         model = core.read_model(path)
         cache.note_use(path.with_suffix(".bin"))
     else:
-        with warnings.catch_warnings(), torch.no_grad(), in_eval_mode(network):
-            warnings.simplefilter("ignore")  # of torch.jit, which OpenVINO traces with
-            model = openvino.convert_model(network, example_input=example.contiguous(), input=list(example.shape))
+        model = _convert(network, example)
         if path is not None:
             _keep(model, path)
+    if example.ndim == 4:
+        layout = PrePostProcessor(model)
+        layout.input(0).model().set_layout(Layout("NCHW"))
+        layout.input(0).tensor().set_layout(Layout("NHWC"))
+        model = layout.build()
 
     settings = {
         "PERFORMANCE_HINT": "THROUGHPUT",
@@ -262,10 +275,19 @@ def _compile(network, example, dtype, key):
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
     }
     compiled = core.compile_model(model, "CPU", settings)
-    del model
-    gc.collect()  # tracing leaves reference cycles, which would keep the network's weights after its last use
     streams = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
     return [compiled.create_infer_request() for _ in range(streams + 1)]  # one waits while the others are computed
+
+
+def _convert(network, example):
+    """A network as OpenVINO's model for batches of the example's shape."""
+    import openvino
+
+    with warnings.catch_warnings(), torch.no_grad(), in_eval_mode(network):
+        warnings.simplefilter("ignore")  # of torch.jit, which OpenVINO traces with
+        model = openvino.convert_model(network, example_input=example.contiguous(), input=list(example.shape))
+    gc.collect()  # tracing leaves reference cycles, which would keep the network's weights after its last use
+    return model
 
 
 @functools.cache

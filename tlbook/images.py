@@ -52,6 +52,9 @@ _NOT_READ = {
         "is of a format that is not read here: convert it to PNG or TIFF",
     ),
 }
+# Of a JPEG with so many times the pixels that are asked for, on each side, what is resized from it can hardly be told
+# from what is resized from all pixels; Pillow's manual says so of its ``reducing_gap``.
+ENOUGH = 3
 # What file managers, archives and network drives leave, beside names that begin with a dot.
 _CLUTTER = {
     *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r"),
@@ -151,15 +154,26 @@ def may_be_shared(image):
     return not isinstance(image, ImageFile.ImageFile) and image.palette is None and not late
 
 
-def read(path):
+def read(path, side=None):
     """Decode an image file, the first page or frame of it: a PIL image, RGB, upright.
+
+    Args:
+        path: of the file.
+        side: in pixels, of what will be made of it; a JPEG is then decoded to an eighth, a quarter or half of its own
+            pixels, where that leaves `ENOUGH` times ``side``. None: all of them.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: the file is no image of one of `FORMATS`, is damaged, or has more pixels than ``PIL.Image`` takes to
             be honest (``MAX_IMAGE_PIXELS``; None is no limit).
     """
-    return _open(path, to_rgb)
+
+    def use(image):
+        if side is not None:
+            image.draft(None, (ENOUGH * side, ENOUGH * side))
+        return to_rgb(image)
+
+    return _open(path, use)
 
 
 def _open(path, use):
@@ -242,6 +256,10 @@ class Files:
 
     def subset(self, index):
         return Files([self.paths[i] for i in index], self.read)
+
+    def seen_at(self, side):
+        """The same files for someone who will see ``side`` pixels of each: large JPEGs are decoded to fewer."""
+        return Files(self.paths, functools.partial(read, side=side)) if self.read is read else self
 
     def fingerprint(self):
         """SHA-256 over the contents of the files, which are not decoded for it."""

@@ -4,6 +4,7 @@ import os
 import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 
@@ -48,7 +49,8 @@ def load(data, batches, backbones):
     """Yield the prepared inputs of each batch: a list with one tensor (B, …) for each backbone, on its device.
 
     An input is read once for all backbones, in several threads only where the data set allows it
-    (`Dataset.reads_in_parallel`), and memory holds the inputs of three batches.
+    (`Dataset.reads_in_parallel`), and memory holds the inputs of three batches. Of a large JPEG file no more pixels are
+    decoded than the backbones need.
 
     Args:
         data: `tlbook.data.Dataset`. batches: a list of arrays of rows. backbones: a list of Backbone.
@@ -60,6 +62,9 @@ def load(data, batches, backbones):
     def for_each_backbone(x):  # decoded and resized, not yet normalised
         return [b.as_tensor(x) for b in backbones]
 
+    sides = [b.side for b in backbones if b.side is not None]
+    if sides and hasattr(data.inputs, "seen_at"):
+        data = replace(data, inputs=data.inputs.seen_at(max(sides)))
     tasks = ([partial(read_input, data, int(i), for_each_backbone) for i in rows] for rows in batches)
     reading = read_ahead(tasks, workers=os.cpu_count() if data.reads_in_parallel else 1)
     expected = None
