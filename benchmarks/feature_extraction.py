@@ -2,9 +2,10 @@
 
     python benchmarks/feature_extraction.py
 
-All run EfficientNet-Lite0 with the same weights on real solar cells at 160 px and must agree on the features. Each way
-runs once before any runs again, so that a busy moment hits them all; quoted are medians, and of ratios the median over
-rounds with the smallest and the largest.
+All run EfficientNet-Lite0 with the same weights at 160 px: on real solar cells, as tensors and as JPEG files of that
+size, and on JPEG files of 12 megapixels (one photograph enlarged, with noise: for speed alone). tlbook's time with
+files counts `tl.data.image_folder`, which looks at each before. Each way runs once before any runs again, so that a
+busy moment hits them all; quoted are medians, and of ratios the median over rounds with the smallest and the largest.
 """
 
 import json
@@ -30,8 +31,8 @@ import tlbook as tl
 from tlbook import device
 from tlbook.forward import Engine, Forward, Stages
 
-SIZE, BATCH, ROUNDS = 160, 32, 2
-FILES, READY = 512, 512  # image files, and examples in a pass over a ready tensor
+SIZE, BATCH, ROUNDS = 160, 32, 3
+FILES, PHOTOGRAPHS, READY = 1024, 64, 1024  # files of either kind, and examples in a pass over a ready tensor
 
 
 def eager(backbone, batch):
@@ -55,21 +56,30 @@ def extract(backbone, data, **options):
     return len(found.X)
 
 
-def tutorial(backbone, folder, workers):
+def extract_files(folder, **options):
+    """What a user of tlbook waits for: every file is looked at, then its features are computed."""
+    backbone = tl.load_backbone()
+    backbone.set_input_size(SIZE, SIZE)
+    return extract(backbone, tl.data.image_folder(folder), **options)
+
+
+def tutorial(folder):
     """The loop that tutorials teach: image files, a DataLoader, float32, the default memory layout."""
-    scale = v2.ToDtype(torch.float32, scale=True)
-    transform = v2.Compose([v2.ToImage(), scale, v2.Normalize(backbone.mean, backbone.std)])
-    loader = DataLoader(datasets.ImageFolder(folder, transform), batch_size=BATCH, num_workers=workers)
+    backbone = tl.load_backbone()
+    sized = [v2.ToImage(), v2.Resize(SIZE), v2.CenterCrop(SIZE)]
+    transform = v2.Compose([*sized, v2.ToDtype(torch.float32, scale=True), v2.Normalize(backbone.mean, backbone.std)])
+    loader = DataLoader(datasets.ImageFolder(folder, transform), batch_size=BATCH, num_workers=os.cpu_count())
     model = backbone.to(memory_format=torch.contiguous_format)
     with torch.no_grad():
         found = [model.forward_head(model.forward_features(x.to(model.device)), pre_logits=True) for x, _ in loader]
     return len(torch.cat(found))
 
 
-def timm_inference(backbone, folder):
+def timm_inference(folder):
     """timm's loader with what its inference script sets on a CPU: channels last, prefetching, two workers."""
     from timm.data import create_dataset, create_loader
 
+    backbone = tl.load_backbone()
     loader = create_loader(
         create_dataset("", root=folder), (3, SIZE, SIZE), BATCH, use_prefetcher=False, mean=backbone.mean,
         std=backbone.std, crop_pct=1.0, num_workers=os.cpu_count(),
@@ -81,13 +91,14 @@ def timm_inference(backbone, folder):
         )
 
 
-def fastai_features(backbone, folder):
+def fastai_features(folder):
     """fastai's data loaders and its get_preds, with the network's own features as the output."""
-    from fastai.vision.all import ImageDataLoaders, Learner, Normalize
+    from fastai.vision.all import ImageDataLoaders, Learner, Normalize, Resize
 
+    backbone = tl.load_backbone()
     files = sorted(Path(folder).rglob("*.jpg"))
     loaders = ImageDataLoaders.from_path_func(
-        folder, files, lambda path: path.parent.name, valid_pct=0.1, bs=BATCH, num_workers=0,
+        folder, files, lambda path: path.parent.name, valid_pct=0.1, bs=BATCH, num_workers=0, item_tfms=Resize(SIZE),
         batch_tfms=Normalize.from_stats(backbone.mean, backbone.std),
     )  # fmt: skip
     body = torch.nn.Sequential(backbone.to(memory_format=torch.contiguous_format), torch.nn.Identity())
@@ -97,35 +108,73 @@ def fastai_features(backbone, folder):
         return len(learner.get_preds(dl=loaders.test_dl(files))[0])
 
 
-def write_files(folder, data):
-    for i in range(FILES):
+def pipeline_features(folder):
+    """Hugging Face's image-feature-extraction pipeline, pooled; one image at a time was its best setting here."""
+    from transformers import TimmWrapperConfig, TimmWrapperImageProcessor, TimmWrapperModel, pipeline
+
+    backbone, architecture = tl.load_backbone(), "tf_efficientnet_lite0"
+    model = TimmWrapperModel(TimmWrapperConfig(architecture=architecture)).eval()
+    own = model.timm_model.state_dict()
+    model.timm_model.load_state_dict({name: backbone.model.state_dict()[name] for name in own})
+    shown = {key: getattr(backbone, key) for key in ("mean", "std", "interpolation")}
+    shown |= {"input_size": (3, SIZE, SIZE), "crop_pct": 1.0}
+    processor = TimmWrapperImageProcessor(pretrained_cfg=shown, architecture=architecture)
+    run = pipeline("image-feature-extraction", model=model, image_processor=processor, pool=True)
+    return len(run([str(path) for path in Path(folder).rglob("*.jpg")]))
+
+
+PEERS = {
+    "tutorial loop": tutorial,
+    "timm loader": timm_inference,
+    "fastai get_preds": fastai_features,
+    "Hugging Face pipeline": pipeline_features,
+}
+KINDS = ("JPEG files", "12-megapixel JPEG files")
+
+
+def write_files(folder, data, count=FILES):
+    """The first cells as JPEG files in two folders."""
+    for i in range(count):
         path = Path(folder, "ab"[i % 2], f"{i:05}.jpg")
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(data[i][0][0].numpy()).convert("RGB").save(path, quality=95)
 
 
-def ways(backbone, data, folder):
+def write_photographs(folder):
+    """Files of 4,000 × 3,000 pixels and about 3 MB: a real photograph enlarged, each with noise of its own."""
+    from sklearn.datasets import load_sample_image
+
+    whole = Image.fromarray(load_sample_image("china.jpg")).resize((4000, 3000), Image.Resampling.BICUBIC)
+    pixels, rng = np.asarray(whole).astype(np.int16), np.random.default_rng(0)
+    for i in range(PHOTOGRAPHS):
+        path = Path(folder, "ab"[i % 2], f"{i:05}.jpg")
+        path.parent.mkdir(exist_ok=True)
+        noise = rng.normal(0, 6, pixels.shape).astype(np.int16)
+        Image.fromarray((pixels + noise).clip(0, 255).astype(np.uint8)).save(path, quality=92)
+
+
+def ways(backbone, data, folders):
     """{name: function that returns how many images it did}"""
     batch = backbone.prepare([data[i][0] for i in range(BATCH)])
-    files = tl.data.image_folder(folder)
-    backbone.set_input_size(SIZE, SIZE)  # the files are of this size: no way resizes
     found = {"PyTorch, ready tensor": lambda: eager(backbone, batch)}
     for name in ("float32", "bfloat16"):
         engine = Forward(Stages(backbone, ("final",)), Engine("openvino", getattr(torch, name)))
         found[f"OpenVINO {name}, ready tensor"] = lambda engine=engine: compiled(engine, batch)
         found[f"tl.extract {name}"] = lambda name=name: extract(backbone, data, precision=name)
-        found[f"tl.extract {name}, JPEG files"] = lambda name=name: extract(backbone, files, precision=name)
-    found["tutorial loop, JPEG files"] = lambda: tutorial(tl.load_backbone(), folder, os.cpu_count())
-    found["timm loader, JPEG files"] = lambda: timm_inference(tl.load_backbone(), folder)
-    found["fastai get_preds, JPEG files"] = lambda: fastai_features(tl.load_backbone(), folder)
+        for kind, folder in folders.items():
+            found[f"tl.extract {name}, {kind}"] = lambda name=name, folder=folder: extract_files(folder, precision=name)
+    for kind, folder in folders.items():
+        for peer, run in PEERS.items():
+            found[f"{peer}, {kind}"] = lambda run=run, folder=folder: run(folder)
     return found
 
 
 def measure():
     data, backbone = tl.data.solar_cells(SIZE), tl.load_backbone()
-    with tempfile.TemporaryDirectory() as folder:
-        write_files(folder, data)
-        found = ways(backbone, data, folder)
+    with tempfile.TemporaryDirectory() as cells, tempfile.TemporaryDirectory() as photographs:
+        write_files(cells, data)
+        write_photographs(photographs)
+        found = ways(backbone, data, dict(zip(KINDS, (cells, photographs), strict=True)))
         speed = {name: [] for name in found}
         for round_ in range(ROUNDS + 1):  # the first one warms up
             for name, way in list(found.items()):
@@ -149,9 +198,10 @@ def ratios(speed):
         for of in (f"OpenVINO {p}, ready tensor", "PyTorch, ready tensor")
     }
     for p in ("float32", "bfloat16"):
-        for of in speed:
-            if "JPEG" in of and "tl.extract" not in of:
-                pairs[f"tl.extract {p}, JPEG files / {of}"] = (f"tl.extract {p}, JPEG files", of)
+        for kind in KINDS:
+            for peer in PEERS:
+                if f"{peer}, {kind}" in speed:
+                    pairs[f"tl.extract {p} / {peer}, {kind}"] = (f"tl.extract {p}, {kind}", f"{peer}, {kind}")
     found = {}
     for name, (a, b) in pairs.items():
         each = [x / y for x, y in zip(speed[a], speed[b], strict=True)]
@@ -184,12 +234,15 @@ if __name__ == "__main__":
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     cpu = next((line for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.machine())
     speed = measure()
+    peers = ("torch", "timm", "openvino", "fastai", "transformers")
     result = {
         "command": "python benchmarks/feature_extraction.py",
         "commit": commit,
         "date": date.today().isoformat(),
         "hardware": f"{cpu.split(':')[-1].strip()}, {os.cpu_count()} cores, {tl.device.describe()['precision']}",
-        "versions": {name: version(name) for name in ("torch", "timm", "openvino", "fastai") if find_spec(name)},
+        "versions": {
+            name: version(name) for name in ("torch", "timm", "openvino", "fastai", "transformers") if find_spec(name)
+        },
         "load before": os.getloadavg()[0],
         "images/s, median": {name: round(statistics.median(values), 1) for name, values in speed.items()},
         "images/s, rounds": {name: [round(v, 1) for v in values] for name, values in speed.items()},

@@ -54,6 +54,23 @@ def test_the_bootstrap_is_the_same_however_many_draws_are_made_at_a_time(monkeyp
     assert np.allclose(found(), at_once, rtol=1e-12)
 
 
+def test_draws_are_the_same_whether_pairs_of_groups_are_counted_or_examples(monkeypatch):
+    p, y, weight, groups = predictions(3, ties=True)
+
+    def found():
+        return evaluation._draws(p, y, weight, groups, 200, 0)["auc"]
+
+    counted = found()
+    monkeypatch.setattr(evaluation, "_MOST_PAIRED", 0)
+    assert np.allclose(found(), counted, rtol=1e-12)
+    unit = np.unique(groups, return_inverse=True)[1]
+    k = unit.max() + 1
+    times = np.random.default_rng(0).multinomial(k, np.full(k, 1 / k), size=200)
+    for draw, auc in zip(times, counted, strict=True):
+        one_vs_rest = [metrics.roc_auc_score(y == c, p[:, c], sample_weight=weight * draw[unit]) for c in range(3)]
+        assert auc == pytest.approx(np.mean(one_vs_rest))
+
+
 def test_intervals_by_group_are_wider_than_by_example_where_groups_share_their_luck():
     rng = np.random.default_rng(0)
     groups, labels = np.repeat(np.arange(20), 15), rng.integers(0, 2, 300)

@@ -10,6 +10,7 @@ from tlbook.table import Table
 
 METRICS = ("accuracy", "balanced_accuracy", "auc", "log_loss")
 _AT_ONCE = 2**20  # weights of resampled examples: a handful of arrays of 8 MiB
+_MOST_PAIRED = 300  # units whose pairs are counted: with more of them it is quicker to count examples in each draw
 
 
 @dataclass(frozen=True)
@@ -170,19 +171,17 @@ def evaluate(probabilities, labels, *, groups=None, sample_weight=None, referenc
     if not (w >= 0).all() or not w.sum() > 0:
         raise ValueError("sample_weight must be numbers of at least 0, and not all 0")
 
-    scores = _metrics(p, y, w[None])
     draws = _draws(p, y, w, groups, resamples, seed)
     interval = {m: _interval(draws[m], _effective_number(w, groups)) for m in METRICS}
     share = np.bincount(y if reference is None else reference[0], minlength=p.shape[1]).astype(float)
     baselines = {"majority": np.tile(share / share.sum(), (len(y), 1))}
     if reference is not None and groups is not None:
         baselines["group prior"] = _group_prior(*map(np.asarray, reference), groups, p.shape[1])
-    baselines = {name: {m: float(v[0]) for m, v in _metrics(q, y, w[None]).items()} for name, q in baselines.items()}
     return Evaluation(
-        **{m: float(scores[m][0]) for m in METRICS},
+        **_scores(p, y, w),
         within_group_auc=_within(p, y, w, groups),
         interval=interval,
-        baselines=baselines,
+        baselines={name: _scores(q, y, w) for name, q in baselines.items()},
         probabilities=p,
         labels=y,
         groups=groups,
@@ -254,44 +253,79 @@ def found_by_inspection(evaluation, positive, shares, *, resamples=1000, seed=0)
     return np.stack([[values[0], *_interval(values[1:], n)] for values in found.T])
 
 
-def _metrics(p, y, W):
-    """{metric: (R,)} for R weightings W (R, N) of the same predictions."""
-    K, hit = p.shape[1], p.argmax(1) == y
-    total = W.sum(1)
+def _metrics(p, y, w, unit, times):
+    """{metric: (R,)} of R draws of the same predictions, which take unit u ``times[r, u]`` times.
+
+    Args:
+        p: (N, K). y, w: (N,) labels and weights. unit: (N,) the unit 0 … U − 1 of each. times: (R, U) float64.
+    """
+    hit, present = p.argmax(1) == y, np.unique(y)  # a draw without one of the present classes has no such score: NaN
+
+    def weight(of=1):
+        return times @ np.bincount(unit, w * of, times.shape[1])
+
     with np.errstate(invalid="ignore", divide="ignore"):
-        of_class = np.stack([W @ (y == k).astype(float) for k in range(K)])  # (K, R)
-        recall = np.stack([W @ (hit & (y == k)) for k in range(K)]) / of_class
-        present = np.unique(y)  # a draw without one of these has no such score: NaN
-        aucs = np.stack([_auc(p[:, k], y == k, W) for k in ([1] if K == 2 else present)])
         return {
-            "accuracy": W @ hit / total,
-            "balanced_accuracy": recall[present].mean(0),
-            "auc": aucs.mean(0),
-            "log_loss": W @ -np.log(p[np.arange(len(y)), y].clip(1e-12, 1)) / total + 0.0,  # no minus zero
+            "accuracy": weight(hit) / weight(),
+            "balanced_accuracy": np.mean([weight(hit & (y == k)) / weight(y == k) for k in present], axis=0),
+            "auc": _macro_auc(p, y, w, unit, times),
+            "log_loss": weight(-np.log(p[np.arange(len(y)), y].clip(1e-12, 1))) / weight() + 0.0,  # no minus zero
         }
 
 
-def _auc(score, positive, W):
-    """(R,) P(score of a positive > score of a negative) + ½ P(equal), for R weightings at once."""
-    level = np.unique(score, return_inverse=True)[1]
-    P, N = (np.zeros((level.max() + 1, len(W))) for _ in range(2))
-    np.add.at(P, level[positive], W.T[positive])
-    np.add.at(N, level[~positive], W.T[~positive])
-    below = np.cumsum(N, axis=0) - N
-    return (P * (below + N / 2)).sum(0) / (P.sum(0) * N.sum(0))
+def _macro_auc(p, y, w, unit, times):
+    classes = [1] if p.shape[1] == 2 else np.unique(y)
+    return np.mean([_auc(p[:, k], y == k, w, unit, times) for k in classes], axis=0)
+
+
+def _auc(score, positive, w, unit, times):
+    """(R,) P(score of a positive > score of a negative) + ½ P(equal) for each draw of `_metrics`.
+
+    Of U units that is (Σ tᵤ tᵥ Aᵤᵥ) / (Σ tᵤ Pᵤ Σ tᵥ Nᵥ), where Aᵤᵥ is the weight of the pairs of a positive of u and a
+    negative of v that stand in the right order: it is counted once for all draws.
+    """
+    level, draws, units = np.unique(score, return_inverse=True)[1], *times.shape
+    P, N = (times @ np.bincount(unit[side], w[side], units) for side in (positive, ~positive))
+    if units <= _MOST_PAIRED:
+        ordered = np.empty((units, units))
+        for v in range(units):
+            other = ~positive & (unit == v)
+            of_level = np.bincount(level[other], w[other], level.max() + 1)
+            below = (np.cumsum(of_level) - of_level / 2)[level[positive]]
+            ordered[:, v] = np.bincount(unit[positive], w[positive] * below, units)
+        pairs = (times @ ordered * times).sum(1)
+    else:
+        of_level = np.zeros((2, level.max() + 1, draws))
+        W = w[:, None] * times.T[unit]
+        for found, side in zip(of_level, (positive, ~positive), strict=True):
+            np.add.at(found, level[side], W[side])
+        pairs = (of_level[0] * (np.cumsum(of_level[1], axis=0) - of_level[1] / 2)).sum(0)
+    with np.errstate(invalid="ignore"):  # of a class without weight: NaN
+        return pairs / (P * N)
+
+
+def _scores(p, y, w):
+    """{metric: float}"""
+    return {metric: float(values[0]) for metric, values in _metrics(p, y, w, *_once(y)).items()}
+
+
+def _once(y):
+    """The one draw of `_metrics` that takes all examples, as one unit, once."""
+    return np.zeros(len(y), np.int64), np.ones((1, 1))
 
 
 def _draws(p, y, w, groups, resamples, seed):
     """{metric: (R,)} of R draws of as many whole groups as there are; `_AT_ONCE` numbers at a time, for the memory."""
     rng = np.random.default_rng(seed)
     unit = np.arange(len(y)) if groups is None else np.unique(groups, return_inverse=True)[1]
-    k, size = unit.max() + 1, max(1, _AT_ONCE // len(y))
+    k = unit.max() + 1
+    size = max(1, _AT_ONCE // (k if k <= _MOST_PAIRED else len(y)))
     if k == 1:  # one group says nothing of how groups differ
         return {metric: np.full(resamples, np.nan) for metric in METRICS}
     found = []
     for start in range(0, resamples, size):
         times = rng.multinomial(k, np.full(k, 1 / k), size=min(size, resamples - start))  # each group is drawn
-        found.append(_metrics(p, y, w * times[:, unit]))
+        found.append(_metrics(p, y, w, unit, times.astype(np.float64)))
     return {metric: np.concatenate([scores[metric] for scores in found]) for metric in METRICS}
 
 
@@ -326,5 +360,6 @@ def _within(p, y, w, groups):
     if groups is None:
         return float("nan")
     rows = [np.flatnonzero(groups == g) for g in np.unique(groups)]
-    aucs = [_metrics(p[r], y[r], w[None, r])["auc"][0] for r in rows if len(np.unique(y[r][w[r] > 0])) > 1]
+    rows = [r for r in rows if len(np.unique(y[r][w[r] > 0])) > 1]
+    aucs = [_macro_auc(p[r], y[r], w[r], *_once(r))[0] for r in rows]
     return float(np.mean(aucs)) if aucs else float("nan")

@@ -78,7 +78,8 @@ def principal_axes(Z):
     """Return the axes (D, r), r = min(N, D) at most, and the mean square (r,) of the rows of Z (N, D) along each."""
     if len(Z) >= Z.shape[1]:
         values, axes = torch.linalg.eigh(Z.T @ Z)
-    else:
+    else:  # in float64, or the axes that hardly vary would not stand at right angles
+        Z = Z.double()
         values, vectors = torch.linalg.eigh(Z @ Z.T)
         kept = values > 1e-6 * values[-1]
         values, axes = values[kept], Z.T @ (vectors[:, kept] / values[kept].sqrt())
@@ -95,8 +96,7 @@ class Problems:
     def __init__(self, Z, y, s, own, K, least, axes=None):
         self.Z, self.y, self.K, self.R = Z, torch.as_tensor(y, device=Z.device), K, K if K > 2 else 1
         self.s = torch.as_tensor(s, device=Z.device).to(Z)
-        axes, spread = principal_axes(Z) if axes is None else axes
-        self.axes, self.spread = torch.linalg.qr(axes.to(Z)).Q, spread.to(Z)  # at right angles in this precision too
+        self.axes, self.spread = (x.to(Z) for x in (principal_axes(Z) if axes is None else axes))
 
         # What each problem takes out of Z: the mean and deviation of its own rows.
         own = torch.as_tensor(own, device=Z.device).to(Z)
@@ -162,14 +162,16 @@ class Problems:
                 break
 
             # The direction: the inverse Hessian, as the last steps and changes of the gradient show it, times −g.
-            d, scale, coefficients = -g, 1.0, []
+            d, coefficients = -g, []
             for step, change, curve in reversed(history):
                 coefficients.append(_dot(step, d) / curve)
                 d = d - _spread(coefficients[-1]) * change
             if history:
                 step, change, curve = history[-1]
-                scale = _spread(curve / _dot(change, self.precondition(change, h)).clamp_min(1e-30))
-            d = self.precondition(d, h) * scale
+                d, unscaled = self.precondition(torch.cat([d, change]), torch.cat([h, h])).chunk(2)
+                d = d * _spread(curve / _dot(change, unscaled).clamp_min(1e-30))
+            else:
+                d = self.precondition(d, h)
             for (step, change, curve), a in zip(history, reversed(coefficients), strict=True):
                 d += step * _spread(a - _dot(change, d) / curve)
 
