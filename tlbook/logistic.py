@@ -259,7 +259,7 @@ def held_out_path(Z, y, Cs, parts, weight, K, least, *, axes=None, tol=1e-5):
 
 def _dot(a, b):
     """(P,) the inner product of each problem's tensors."""
-    return (a.flatten(1)[:, None] @ b.flatten(1)[:, :, None]).flatten()
+    return torch.linalg.vecdot(a.flatten(1), b.flatten(1))
 
 
 def _spread(values):
