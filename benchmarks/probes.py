@@ -82,20 +82,26 @@ def run_ours(X, y, groups, Cs):
     start = time.perf_counter()
     probe = probes.linear_probe(features, Split(rows, rows[:0], rows[:0]))
     seconds = time.perf_counter() - start
-    deviation = X.std(0, dtype=np.float64)
-    return seconds, probe.C, probe.coef * deviation, probe.intercept + probe.coef @ X.mean(0, dtype=np.float64)
+    _, mean, deviation = standardised(X)
+    return seconds, probe.C, probe.coef * deviation, probe.intercept + probe.coef @ mean
+
+
+def standardised(X):
+    """Z, mean and deviation as tlbook takes them (float64): both sides shall solve one problem."""
+    from tlbook.logistic import standardise
+
+    return [tensor.numpy() for tensor in standardise(X)[:3]]
 
 
 def run_theirs(X, y, groups, Cs, solver, dtype, jobs):
     from sklearn.linear_model import LogisticRegressionCV
-    from sklearn.preprocessing import StandardScaler
 
     from tlbook.data import Dataset
 
     names = [str(k) for k in range(y.max() + 1)]
     folds = Dataset(y, y, names, groups).folds(4, by="random" if groups is None else "group", seed=0)
     start = time.perf_counter()
-    Z = StandardScaler().fit_transform(X.astype(dtype))
+    Z = standardised(X)[0].astype(dtype)
     model = LogisticRegressionCV(
         Cs=Cs,
         cv=[(fold.train, fold.test) for fold in folds],
@@ -112,7 +118,7 @@ def run_theirs(X, y, groups, Cs, solver, dtype, jobs):
 
 def objective(X, y, W, b, C):
     """f at W and b, which act on standardised features, in float64."""
-    Z = (X - X.mean(0, dtype=np.float64)) / np.maximum(X.std(0, dtype=np.float64), 1e-12)
+    Z = standardised(X)[0]
     logits = Z @ W.T + b
     logits = np.hstack([np.zeros_like(logits), logits]) if len(W) == 1 else logits
     top = logits.max(1, keepdims=True)
