@@ -42,7 +42,7 @@ class Shape:
 
 SHAPES = {
     "1,600 × 1,280, 2 classes, groups": Shape(1600, 1280, 2, grouped=True),
-    "3,000 × 768, 37 classes": Shape(3000, 768, 37, Cs=9),
+    "3,000 × 768, 37 classes": Shape(3000, 768, 37),
     "10,000 × 2,048, 100 classes": Shape(10_000, 2048, 100, Cs=5, repeats=1),
     "50,000 × 1,280, 10 classes": Shape(50_000, 1280, 10, Cs=5, repeats=1),
 }

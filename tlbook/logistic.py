@@ -126,8 +126,8 @@ class Problems:
             p, label = logits.sigmoid(), self.y[:, None, None].to(logits)
             loss, residual = (F.softplus(logits) - label * logits)[:, :, 0], p - label
         else:
-            p, label = logits.softmax(2), self.y[:, None, None].expand(N, P, 1)
-            loss = logits.logsumexp(2) - logits.gather(2, label)[:, :, 0]
+            log_p, label = logits.log_softmax(2), self.y[:, None, None].expand(N, P, 1)
+            p, loss = log_p.exp(), -log_p.gather(2, label)[:, :, 0]
             residual = p.scatter_add(2, label, -torch.ones_like(logits[:, :, :1]))
 
         residual *= C * self.s[:, :, None]
