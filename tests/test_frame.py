@@ -140,6 +140,22 @@ def test_the_table_of_own_data_is_the_record(name):
 
 
 @pytest.mark.parametrize("name", ["README.md", "README.zh.md"])
+def test_the_tables_of_speed_are_the_records(name):
+    said, folder = (ROOT / name).read_text(encoding="utf-8"), ROOT / "benchmarks" / "results"
+    speed = json.loads((folder / "feature_extraction.json").read_text())["images/s, median"]
+    ways = [way.removesuffix(", JPEG files") for way in speed if way.endswith(", JPEG files")]
+    assert len(ways) >= 5
+    for way in ways:
+        cells = " | ".join(f"{speed[f'{way}, {kind}']:,.0f}" for kind in ("JPEG files", "12-megapixel JPEG files"))
+        assert f" | {cells} |" in said, way
+    for way in (way for way in speed if "JPEG" not in way):
+        assert f" {speed[way]:,.0f}" in said, way
+    for shape in json.loads((folder / "probes.json").read_text(encoding="utf-8"))["shapes"].values():
+        cells = " | ".join(f"{np.median(shape['seconds'][who]):.1f} s" for who in ("tlbook", "scikit-learn"))
+        assert f" | {cells} | {shape['ratio']:.1f} |" in said
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.zh.md"])
 def test_a_lesson_takes_as_many_minutes_as_the_course_map_says(name):
     rows = (ROOT / name).read_text(encoding="utf-8").splitlines()
     for path, notebook in numbered().items():

@@ -63,8 +63,7 @@ def load(data, batches, backbones):
         return [b.as_tensor(x) for b in backbones]
 
     sides = [b.side for b in backbones if b.side is not None]
-    if sides and hasattr(data.inputs, "seen_at"):
-        data = replace(data, inputs=data.inputs.seen_at(max(sides)))
+    data = seen_at(data, max(sides)) if sides else data
     tasks = ([partial(read_input, data, int(i), for_each_backbone) for i in rows] for rows in batches)
     reading = read_ahead(tasks, workers=os.cpu_count() if data.reads_in_parallel else 1)
     expected = None
@@ -78,6 +77,11 @@ def load(data, batches, backbones):
             yield [b.collate(tensors) for b, tensors in zip(backbones, zip(*read, strict=True), strict=True)]
     finally:
         reading.close()
+
+
+def seen_at(data, side):
+    """The same data for someone who will see ``side`` pixels of each image: of large JPEG files fewer are decoded."""
+    return replace(data, inputs=data.inputs.seen_at(side)) if hasattr(data.inputs, "seen_at") else data
 
 
 def read_input(data, i, use=lambda x: x):

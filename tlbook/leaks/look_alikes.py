@@ -9,9 +9,9 @@ from scipy.ndimage import uniform_filter
 from scipy.stats import binom
 
 from tlbook import images
-from tlbook.loading import read_input
+from tlbook.loading import read_input, seen_at
 
-SIDE = 32  # pixels of the small picture that copies are compared by
+SIDE, LARGE = 32, 64  # pixels of the small picture that copies are compared by, and of the larger one in colour
 COPY, LIKELY = 0.85, 0.6  # correlation from which on one picture is a copy of another; see `copies`
 LEAST_DETAIL = 1.0  # grey levels of deviation, below which a picture shows nothing to compare
 TURNED = {"as it is": lambda a: a, "mirrored": lambda a: a[..., ::-1], "upside down": lambda a: a[..., ::-1, ::-1]}
@@ -42,13 +42,13 @@ def small_pictures(data, rows=()):
     from tlbook.data.dataset import _as_picture
 
     grey = np.empty((len(data), SIDE, SIDE), np.uint8)
-    colour = {int(i): None for i in rows}
+    colour, data = {int(i): None for i in rows}, seen_at(data, LARGE)
 
     def keep(i):
         image = images.to_rgb(_as_picture(read_input(data, i)))
         grey[i] = image.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
         if i in colour:
-            colour[i] = np.asarray(image.resize((64, 64), Image.Resampling.BOX))
+            colour[i] = np.asarray(image.resize((LARGE, LARGE), Image.Resampling.BOX))
 
     with ThreadPoolExecutor(os.cpu_count() if data.reads_in_parallel else 1) as readers:
         list(readers.map(keep, range(len(data))))
