@@ -240,9 +240,7 @@ if __name__ == "__main__":
         "commit": commit,
         "date": date.today().isoformat(),
         "hardware": f"{cpu.split(':')[-1].strip()}, {os.cpu_count()} cores, {tl.device.describe()['precision']}",
-        "versions": {
-            name: version(name) for name in ("torch", "timm", "openvino", "fastai", "transformers") if find_spec(name)
-        },
+        "versions": {name: version(name) for name in peers if find_spec(name)},
         "load before": os.getloadavg()[0],
         "images/s, median": {name: round(statistics.median(values), 1) for name, values in speed.items()},
         "images/s, rounds": {name: [round(v, 1) for v in values] for name, values in speed.items()},

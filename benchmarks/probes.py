@@ -90,7 +90,7 @@ def standardised(X):
     """Z, mean and deviation as tlbook takes them (float64): both sides shall solve one problem."""
     from tlbook.logistic import standardise
 
-    return [tensor.numpy() for tensor in standardise(X)[:3]]
+    return [tensor.cpu().numpy() for tensor in standardise(X)[:3]]
 
 
 def run_theirs(X, y, groups, Cs, solver, dtype, jobs):

@@ -4,6 +4,7 @@ import copy
 import gc
 import signal
 import weakref
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -201,3 +202,13 @@ def test_a_network_that_learns_stays_in_its_mode_while_a_part_of_it_is_compiled(
     batch = backbone.prepare([small.DATA[i][0] for i in range(3)])
     (z,) = forward.outputs(forward.Prefix(backbone, list(backbone.stages)[1]), [batch], 3, "float32")
     assert len(z) == 3 and [module.training for module in backbone.modules()] == modes
+
+
+def test_the_memory_of_a_batch_is_not_given_up_before_its_request_ends():
+    request = mock.Mock()
+    job = forward._Job(request, 1)
+    del job
+    request.wait.assert_called_once_with()
+    job = forward._Job(request, 1, ())
+    del job
+    request.wait.assert_called_once_with()

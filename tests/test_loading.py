@@ -53,3 +53,20 @@ def test_a_large_jpeg_is_decoded_to_fewer_pixels_with_nearly_the_same_features(t
     apart = np.linalg.norm(fewer - whole, axis=1) / np.linalg.norm(whole, axis=1)
     others = np.linalg.norm(whole[[1, 2, 0]] - whole, axis=1) / np.linalg.norm(whole, axis=1)
     assert (0 < apart).all() and (apart < 0.1).all() and (others > 0.5).all()
+
+
+def test_who_reads_images_in_its_own_way_is_given_them_whole(tmp_path):
+    class Tile(Backbone):
+        def as_tensor(self, x):
+            sizes.append(x.size)
+            return super().as_tensor(x.crop((0, 0, 64, 64)))
+
+    whole, sizes = tl.load_backbone(weights=None), []
+    whole.set_input_size(64, 64)
+    settings = ("mean", "std", "input_size", "crop_pct", "interpolation")
+    tile = Tile(whole.model, "tile", *(getattr(whole, name) for name in settings))
+    Image.new("RGB", (1200, 900)).save(tmp_path / "a.jpg")
+    data = Dataset(Files([tmp_path / "a.jpg"]), np.zeros(1, np.int64), ("a",))
+    tl.extract(tile, data, cache=False)
+    tl.extract([tile, whole], data, cache=False)
+    assert set(sizes) == {(1200, 900)}

@@ -141,6 +141,13 @@ def test_the_principal_axes_carry_all_that_the_rows_hold(n, D):
     assert torch.allclose((axes * spread) @ axes.T, Z.T @ Z / n, atol=1e-8)
 
 
+def test_the_principal_axes_of_rows_in_float32_stand_at_right_angles():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(300, 500)) @ np.diag(10.0 ** np.linspace(0, -4, 500))
+    axes, spread = principal_axes(torch.tensor(X, dtype=torch.float32))
+    assert len(spread) > 100 and (axes.T @ axes - torch.eye(len(spread))).abs().max() < 1e-6
+
+
 @pytest.mark.parametrize("C", [1e-8, 1e4])
 @pytest.mark.parametrize("n, D", [(40, 90), (200, 15)], ids=["more dimensions", "more examples"])
 def test_a_penalty_far_from_the_path_is_solved(C, n, D):

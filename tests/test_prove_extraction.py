@@ -56,44 +56,47 @@ def test_ten_times_the_images_take_ten_times_as_long_and_no_more_memory(tmp_path
 
 
 INTERRUPTED = """
-import os, signal, sys, threading
+import os, signal, sys
 import tlbook as tl
-from tlbook import loading
+from tlbook import cache, loading
 
+cache.SAVE_SECONDS = 1
 data, backbone = tl.data.solar_cells(300), tl.load_backbone()
 read, read_input = [0], loading.read_input
 
 
 def counted(*arguments):
     read[0] += 1
+    if sys.argv[1:] == [str(read[0])]:
+        os.kill(os.getpid(), signal.SIGKILL)
     return read_input(*arguments)
 
 
 loading.read_input = counted
-if len(sys.argv) > 1:
-    threading.Timer(float(sys.argv[1]), os.kill, (os.getpid(), signal.SIGKILL)).start()
 views = ("identity", "hflip", "vflip", "rot90")
 features = tl.extract(backbone, data, views=views, precision="float32")
-if len(sys.argv) == 1:
-    features.save("features.safetensors")
-    print(read[0])
+features.save("features.safetensors")
+print(read[0])
 """
 
 
 @pytest.mark.prove
 @pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
 def test_an_extraction_that_was_killed_ten_times_equals_the_one_that_never_was(tmp_path):
-    def run(cache, *delay):
+    def run(cache, *last_image):
         environment = os.environ | {"TLBOOK_CACHE": str(tmp_path / cache)}
-        command = [sys.executable, "-c", INTERRUPTED, *map(str, delay)]
+        command = [sys.executable, "-c", INTERRUPTED, *map(str, last_image)]
         return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
 
     whole = run("whole")
     assert whole.returncode == 0, whole.stderr
     never = tl.load_features(tmp_path / "features.safetensors").X
-    for delay in np.random.default_rng().uniform(4, 14, 10).round(2):
-        assert run("killed", delay).returncode == -signal.SIGKILL
+    kills = np.random.default_rng().integers(150, 260, 10)  # so many images are read before each
+    for read in kills:
+        assert run("killed", read).returncode == -signal.SIGKILL, f"killed after {kills}"
+        assert list((tmp_path / "killed" / "features").glob("*.partial"))
     last = run("killed")
+    assert last.returncode == 0, last.stderr
     print(f"images read by a run that was never killed: {whole.stdout.strip()}; by the one after ten: {last.stdout}")
     assert int(last.stdout) < int(whole.stdout) and len(never) == 2624
     assert np.array_equal(tl.load_features(tmp_path / "features.safetensors").X, never)

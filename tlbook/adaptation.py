@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from tlbook.feature_extraction import Features, _slices
+from tlbook.loading import load
 
 
 def centre(X, groups):
@@ -156,14 +157,12 @@ def adabn(backbone, data, *, groups=None, stages=("final",)):
     for module in model.modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             module.train()
-    parts, rows = {stage: [] for stage in stages}, []
-    for group in np.unique(groups):
-        members = np.flatnonzero(groups == group)
+    parts, rows = {stage: [] for stage in stages}, [np.flatnonzero(groups == group) for group in np.unique(groups)]
+    for (batch,) in load(data, rows, [model]):
         with torch.inference_mode():
-            found = model.forward_stages(model.prepare([data[int(i)][0] for i in members]), stages)
+            found = model.forward_stages(batch, stages)
         for stage in stages:
             parts[stage].append(found[stage].float().cpu().numpy())
-        rows.append(members)
 
     # Back into the order of the data, the stages side by side.
     order = np.argsort(np.concatenate(rows))

@@ -134,7 +134,9 @@ class Backbone(Encoder):
 
     @property
     def side(self):
-        return math.ceil(max(self._size) / self.crop_pct)
+        """The side in pixels that PIL images are resized to; None where a subclass reads them in its own way."""
+        is_own = type(self).as_tensor is not Backbone.as_tensor
+        return None if is_own else math.ceil(max(self._size) / self.crop_pct)
 
     def _example(self):
         """A black image."""

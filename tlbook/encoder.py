@@ -32,7 +32,7 @@ class Encoder(nn.Module):
         augmentations: what `tlbook.finetune` may be given for ``augment``.
         libraries: packages by whose versions its features may change.
         reads: the stages whose pooled outputs, side by side, are what the head reads.
-        side: of images, the side in pixels from which on more of them make little difference; else None.
+        side: in pixels, to which it resizes images, so that large files need not be decoded whole; None: it wants all.
 
     Raises:
         ValueError: the last stage is not "final".

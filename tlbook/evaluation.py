@@ -282,7 +282,7 @@ def _auc(score, positive, w, unit, times):
     """(R,) P(score of a positive > score of a negative) + ½ P(equal) for each draw of `_metrics`.
 
     Of U units that is (Σ tᵤ tᵥ Aᵤᵥ) / (Σ tᵤ Pᵤ Σ tᵥ Nᵥ), where Aᵤᵥ is the weight of the pairs of a positive of u and a
-    negative of v that stand in the right order: it is counted once for all draws.
+    negative of v that stand in the right order, half of it where they are equal: it is counted once for all draws.
     """
     level, draws, units = np.unique(score, return_inverse=True)[1], *times.shape
     P, N = (times @ np.bincount(unit[side], w[side], units) for side in (positive, ~positive))
@@ -359,7 +359,7 @@ def _group_prior(train_labels, train_groups, groups, K):
 def _within(p, y, w, groups):
     if groups is None:
         return float("nan")
-    rows = [np.flatnonzero(groups == g) for g in np.unique(groups)]
-    rows = [r for r in rows if len(np.unique(y[r][w[r] > 0])) > 1]
+    rows = [np.flatnonzero((groups == g) & (w > 0)) for g in np.unique(groups)]
+    rows = [r for r in rows if len(np.unique(y[r])) > 1]
     aucs = [_macro_auc(p[r], y[r], w[r], *_once(r))[0] for r in rows]
     return float(np.mean(aucs)) if aucs else float("nan")

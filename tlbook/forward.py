@@ -96,7 +96,10 @@ class Forward:
         self.seen, self.replays = Counter(), {}
 
     def submit(self, batch):
-        """Return something whose ``result()`` is the outputs for a batch (B, …): a tuple of float32 tensors."""
+        """Return something whose ``result()`` is the outputs for a batch (B, …): a tuple of float32 tensors.
+
+        Until then the batch must not change: its memory is read.
+        """
         if self.engine.name == "openvino":
             try:
                 return self._start(batch)
@@ -151,7 +154,7 @@ class Forward:
     def _start(self, batch):
         """Hand a batch to OpenVINO in pieces of one size, each to the request that was idle for longest.
 
-        Images lie in memory as PyTorch computes on them, channels last, and are not copied.
+        Whole pieces are not copied where they lie in memory as PyTorch computes on images, channels last.
         """
         shape = tuple(batch.shape[1:])
         if shape not in self.requests:
@@ -217,6 +220,10 @@ class _Job:
             tensors = self.request.output_tensors
             self.outputs = tuple(torch.from_numpy(t.data[: self.n].copy()).float() for t in tensors)
         return self.outputs
+
+    def __del__(self):  # what is still computed reads the memory of its batch, which nobody else may hold
+        if self.outputs is None:
+            self.request.wait()
 
 
 class OnCPU:

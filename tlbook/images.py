@@ -52,8 +52,8 @@ _NOT_READ = {
         "is of a format that is not read here: convert it to PNG or TIFF",
     ),
 }
-# Of a JPEG with so many times the pixels that are asked for, on each side, what is resized from it can hardly be told
-# from what is resized from all pixels; Pillow's manual says so of its ``reducing_gap``.
+# So many times the side that is asked for is enough: what is resized from that can hardly be told from what is resized
+# from the whole. Pillow's manual says so of its ``reducing_gap``.
 ENOUGH = 3
 # What file managers, archives and network drives leave, beside names that begin with a dot.
 _CLUTTER = {
@@ -160,7 +160,7 @@ def read(path, side=None):
     Args:
         path: of the file.
         side: in pixels, of what will be made of it; a JPEG is then decoded to an eighth, a quarter or half of its own
-            pixels, where that leaves `ENOUGH` times ``side``. None: all of them.
+            side, where that leaves `ENOUGH` times ``side``. None: to the whole.
 
     Raises:
         FileNotFoundError: no such file.

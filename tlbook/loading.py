@@ -49,8 +49,8 @@ def load(data, batches, backbones):
     """Yield the prepared inputs of each batch: a list with one tensor (B, …) for each backbone, on its device.
 
     An input is read once for all backbones, in several threads only where the data set allows it
-    (`Dataset.reads_in_parallel`), and memory holds the inputs of three batches. Of a large JPEG file no more pixels are
-    decoded than the backbones need.
+    (`Dataset.reads_in_parallel`), and memory holds the inputs of three batches. A large JPEG file is decoded to fewer
+    pixels (`tlbook.images.read`), where every backbone says how many it needs.
 
     Args:
         data: `tlbook.data.Dataset`. batches: a list of arrays of rows. backbones: a list of Backbone.
@@ -62,8 +62,8 @@ def load(data, batches, backbones):
     def for_each_backbone(x):  # decoded and resized, not yet normalised
         return [b.as_tensor(x) for b in backbones]
 
-    sides = [b.side for b in backbones if b.side is not None]
-    data = seen_at(data, max(sides)) if sides else data
+    sides = [b.side for b in backbones]
+    data = data if None in sides else seen_at(data, max(sides))
     tasks = ([partial(read_input, data, int(i), for_each_backbone) for i in rows] for rows in batches)
     reading = read_ahead(tasks, workers=os.cpu_count() if data.reads_in_parallel else 1)
     expected = None
@@ -81,7 +81,8 @@ def load(data, batches, backbones):
 
 def seen_at(data, side):
     """The same data for someone who will see ``side`` pixels of each image: of large JPEG files fewer are decoded."""
-    return replace(data, inputs=data.inputs.seen_at(side)) if hasattr(data.inputs, "seen_at") else data
+    inputs = getattr(data, "inputs", None)
+    return replace(data, inputs=inputs.seen_at(side)) if hasattr(inputs, "seen_at") else data
 
 
 def read_input(data, i, use=lambda x: x):

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from tlbook.loading import seen_at
 from tlbook.named_tensors import (
     Move,
     TransferError,
@@ -373,6 +374,8 @@ def recalibrate_batchnorm(model, data, index, *, only=None, batch_size=64):
     before = [(m, m.momentum, [b.clone() for b in m.buffers()]) for m in norms]
     modes = [(m, m.training) for m in model.modules()]
     prepare = getattr(model, "prepare", lambda inputs: torch.stack([torch.as_tensor(x) for x in inputs]))
+    side = getattr(model, "side", None)
+    data = data if side is None else seen_at(data, side)
     try:
         for m, _ in modes:
             m.training = m in norms
