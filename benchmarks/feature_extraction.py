@@ -34,8 +34,8 @@ import tlbook as tl
 from tlbook import device
 from tlbook.forward import Engine, Forward, Stages
 
-SIZE, BATCH, ROUNDS = 160, 32, 3
-FILES, PHOTOGRAPHS, READY = 768, 48, 1024  # files of either kind, and examples in a pass over a ready tensor
+SIZE, BATCH, ROUNDS = 160, 32, 2
+FILES, PHOTOGRAPHS, READY = 1024, 48, 1024  # files of either kind, and examples in a pass over a ready tensor
 
 
 def eager(backbone, batch):
