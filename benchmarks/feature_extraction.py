@@ -135,9 +135,9 @@ PEERS = {
 KINDS = ("JPEG files", "12-megapixel JPEG files")
 
 
-def write_files(folder, data, count=FILES):
+def write_files(folder, data):
     """The first cells as JPEG files in two folders."""
-    for i in range(count):
+    for i in range(FILES):
         path = Path(folder, "ab"[i % 2], f"{i:05}.jpg")
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(data[i][0][0].numpy()).convert("RGB").save(path, quality=95)
