@@ -1,27 +1,37 @@
-"""What bfloat16 features cost a linear probe, beside float32 ones: the AUC on unseen panels, all 44 of them held out.
+"""What bfloat16 features cost a linear probe, beside float32 ones.
 
-    python benchmarks/precision.py    # five minutes on one core
+    python benchmarks/precision.py    # ten minutes on one core
 
-Three sizes, and for each five draws of four folds of whole panels. Writes benchmarks/results/precision.json: the AUCs
-of each draw, and for each size the difference of the probabilities averaged over the draws, with its interval over
-panels.
+Solar cells: the AUC on unseen panels, all 44 of them held out; three sizes, and for each five draws of four folds of
+whole panels. Five small sets of ``benchmarks/small_data.py``: accuracy and log loss over four folds, five draws of
+examples; signs and tiles need ``TLBOOK_MIRROR``. Writes benchmarks/results/precision.json: each draw, and for each size
+of cells the difference of the probabilities averaged over the draws, with its interval over panels.
 """
 
 import json
 from pathlib import Path
 
 import numpy as np
+import small_data
 from record import about
 
 import tlbook as tl
 
 SIZES, DRAWS = (96, 160, 224), 5
+SMALL = ("digits", "tiles", "signs", "shapes", "colours")
+METRICS = ("accuracy", "log_loss")
 
 
-def differences(size):
+def both(data):
+    """{precision: the `Features` of a data set}"""
+    backbone = tl.load_backbone()
+    return {p: tl.extract(backbone, data, precision=p) for p in ("float32", "bfloat16")}
+
+
+def of_cells(size):
     """(a row for each draw, the `Comparison` of bfloat16 with float32)"""
-    data, backbone = tl.data.solar_cells(size), tl.load_backbone()
-    features = {p: tl.extract(backbone, data, precision=p) for p in ("float32", "bfloat16")}
+    data = tl.data.solar_cells(size)
+    features = both(data)
     rows, total = [], dict.fromkeys(features, 0)
     for seed in range(DRAWS):
         folds, row = data.folds(4, by="group", seed=seed), {"size": size, "seed": seed}
@@ -35,18 +45,37 @@ def differences(size):
     return rows, tl.compare(judged["bfloat16"], judged["float32"])
 
 
+def of_small(name, seed):
+    """{"data", "seed", precision: {metric: value}}"""
+    data = small_data.dataset(name, seed, side=0)
+    folds, row = data.folds(4, by="random" if data.groups is None else "group", seed=seed), {"data": name, "seed": seed}
+    for precision, f in both(data).items():
+        found = tl.evaluate(tl.cross_val_predict(f, folds), data.labels, groups=data.groups, resamples=1)
+        row[precision] = {metric: getattr(found, metric) for metric in METRICS}
+    print(row, flush=True)
+    return row
+
+
 def main():
-    found = {size: differences(size) for size in SIZES}
+    found = {size: of_cells(size) for size in SIZES}
     rows = [row for of_size, _ in found.values() for row in of_size]
+    small = [of_small(name, seed) for name in SMALL for seed in range(DRAWS)]
     gaps = [row["bfloat16"] - row["float32"] for row in rows]
     result = about("python benchmarks/precision.py") | {"rows": rows, "mean difference": float(np.mean(gaps))}
     result["difference over panels"] = {
         str(size): [comparison.difference, *comparison.interval] for size, (_, comparison) in found.items()
     }
+    result |= {"small sets": small, "mean difference, small sets": {}}
+    for name in SMALL:
+        of_set = [row for row in small if row["data"] == name]
+        result["mean difference, small sets"][name] = {
+            metric: float(np.mean([row["bfloat16"][metric] - row["float32"][metric] for row in of_set]))
+            for metric in METRICS
+        }
     path = Path(__file__).parent / "results" / "precision.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
     print(f"bfloat16 less float32: mean {np.mean(gaps):+.4f}, from {min(gaps):+.4f} to {max(gaps):+.4f}")
-    print(result["difference over panels"])
+    print(result["difference over panels"], result["mean difference, small sets"])
 
 
 if __name__ == "__main__":

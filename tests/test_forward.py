@@ -48,6 +48,39 @@ def test_openvino_gives_the_features_of_the_plain_pass_in_every_stage(name, dtyp
         assert z.dtype == torch.float32 and (z - plain).norm() <= tolerance * plain.norm(), stage
 
 
+@pytest.mark.parametrize("key", [None, ["cells"]])
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
+def test_bfloat16_leaves_the_first_convolutions_in_full(engine, key, monkeypatch):
+    b, data = tl.load_backbone(), tl.data.solar_cells(64)
+    x = b.prepare([data[i][0] for i in range(0, len(data), 41)])
+
+    def distance():
+        (z,) = Forward(Stages(b, ["final"]), Engine(engine, torch.bfloat16), key).submit(x).result()
+        return (z - plain).norm() / plain.norm()
+
+    with torch.inference_mode():
+        plain = b.forward_stages(x)["final"]
+    assert distance() < 0.045
+    monkeypatch.setattr(forward, "IN_FULL", 0)
+    assert distance() > 0.055
+
+
+def test_the_third_convolution_is_the_first_in_bfloat16_and_a_network_with_fewer_is_computed_too():
+    layers = [nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3)]
+    x, seen = torch.randn(2, 3, 12, 12), []
+    for layer in layers:
+        layer.register_forward_hook(lambda module, args, z: seen.append(z.dtype))
+    network = nn.Sequential(*layers, nn.Flatten()).eval()
+    for _ in range(2):  # each pass begins anew
+        Forward(forward.Only(network), Engine("torch", torch.bfloat16)).submit(x).result()
+    assert seen == [*[torch.float32] * 4, torch.bfloat16] * 2
+    for few in (layers[:3], layers[:1], [nn.Linear(12, 5)]):
+        few = nn.Sequential(*few, nn.Flatten()).eval()
+        for engine in ("torch", "openvino"):
+            (z,) = Forward(forward.Only(few), Engine(engine, torch.bfloat16)).submit(x).result()
+            assert (z - few(x)).norm() < (0.02 if "Linear" in str(few) else 1e-5) * few(x).norm()
+
+
 @pytest.mark.parametrize("engine", ["torch", "openvino"])
 def test_outputs_are_gathered_in_order_as_one_tensor(engine, monkeypatch):
     monkeypatch.setenv("TLBOOK_ENGINE", engine)
@@ -110,6 +143,50 @@ def test_what_cannot_be_converted_runs_in_torch_and_says_so_once(monkeypatch):
     with pytest.warns(UserWarning, match=r"PyTorch does \(no such operation\)") as said:
         first, second = f.submit(batch(b)), f.submit(batch(b))
     assert len(said) == 1 and torch.equal(first.result()[0], second.result()[0])
+
+
+@pytest.fixture
+def three_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("engine, beside", [("torch", 3), ("openvino", 1)])
+def test_pytorch_takes_one_thread_beside_openvino_and_has_its_own_again_afterwards(
+    engine, beside, monkeypatch, three_threads
+):
+    monkeypatch.setenv("TLBOOK_ENGINE", engine)
+    b, threads = backbone(), []
+
+    def batches():
+        for seed in range(4):
+            threads.append(torch.get_num_threads())
+            yield batch(b, 2, seed)
+
+    forward.gathered(b, batches(), 8)
+    assert threads == [3, *[beside] * 3] and torch.get_num_threads() == 3
+    first = forward.outputs(b, batches(), 8)
+    next(first)
+    first.close()  # an error or Ctrl-C halfway
+    assert torch.get_num_threads() == 3
+
+    real = b.collate
+    monkeypatch.setattr(type(b), "collate", lambda self, x: threads.append(torch.get_num_threads()) or real(x))
+    threads.clear()
+    tl.extract(b, small.DATA, batch_size=8, cache=False)
+    assert threads[0] == 3 and set(threads[1:]) == {beside} and torch.get_num_threads() == 3
+
+
+def test_pytorch_has_its_threads_where_openvino_fails(monkeypatch, three_threads):
+    monkeypatch.setenv("TLBOOK_ENGINE", "openvino")
+    monkeypatch.setattr(forward, "_compile", mock.Mock(side_effect=RuntimeError("no such operation")))
+    b, threads = backbone(), []
+    monkeypatch.setattr(b.model, "forward", lambda x: threads.append(torch.get_num_threads()) or x.mean((2, 3)))
+    with pytest.warns(UserWarning, match="PyTorch does"):
+        forward.gathered(b.model, [batch(b)] * 3, 12)
+    assert set(threads) == {3} and torch.get_num_threads() == 3
 
 
 def test_an_engine_is_chosen_by_the_work_there_is(monkeypatch):

@@ -190,7 +190,7 @@ class Backbone(Encoder):
         x = x.to(like.device)
         mean, std = (255 * torch.tensor(v, device=x.device, dtype=torch.float32) for v in (self.mean, self.std))
         x = (x - mean.view(1, 3, 1, 1)).div_(std.view(1, 3, 1, 1))
-        return x.to(like.dtype).contiguous(memory_format=torch.channels_last)
+        return x.to(like.dtype)
 
     def as_tensor(self, x):
         """One image, decoded and resized but not yet normalised: uint8 (1 or 3, H, W).

@@ -20,7 +20,7 @@ from tlbook import cache as disk
 from tlbook.arguments import names, whole_number
 from tlbook.backbones import backbone_of
 from tlbook.device import memory_kept
-from tlbook.forward import AHEAD, Forward, OnCPU, Stages, choose_engine, in_eval_mode
+from tlbook.forward import AHEAD, IN_FULL, Forward, OnCPU, Stages, choose_engine, cores_left_to, in_eval_mode
 from tlbook.images import ENOUGH
 from tlbook.loading import eval_batch_size, load
 
@@ -190,7 +190,7 @@ class _Job:
         passes = len(data) * len(views)
         engines = [choose_engine(f, x, passes, precision) for f, x in zip(networks, examples, strict=True)]
         self.fingerprints = [b.fingerprint for b in backbones]
-        self.facts = [stages, views, list(map(str, engines)), ENOUGH]
+        self.facts = [stages, views, list(map(str, engines)), IN_FULL, ENOUGH]
         keys = [None if b.has_hooks else [f, stages] for b, f in zip(backbones, self.fingerprints, strict=True)]
         self.f = [Forward(*each) for each in zip(networks, engines, keys, strict=True)]
         self.words = f"{', '.join(b.name for b in backbones)} by {engines[0]}"
@@ -212,6 +212,7 @@ class _Job:
 
         with (
             memory_kept(),
+            cores_left_to(*self.f),
             closing(load(self.data, batches, self.backbones)) as loaded,
             progress.bar(sum(map(len, batches)), self.words, " examples") as bar,
         ):

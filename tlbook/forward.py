@@ -12,13 +12,18 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import tempfile
 import warnings
 from collections import Counter, deque
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from xml.etree import ElementTree
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from tlbook import cache
 from tlbook.device import full_float32, inference_dtype, never_waiting
@@ -27,6 +32,9 @@ from tlbook.fingerprint import LIBRARIES, has_hooks
 WORTH_COMPILING = 400e9  # floating-point operations: PyTorch takes about five seconds for them on two cores
 AT_ONCE = 8  # images in a request to OpenVINO: more take more memory, and no less time
 AHEAD = 2  # batches that are submitted before the outputs of the first are asked for
+# Convolutions of a pass in bfloat16 that are computed in float32, the first ones: rounding the second of
+# EfficientNet-Lite0's 49 moves the features more than rounding all that come after it.
+IN_FULL = 2
 WORTH_RECORDING = 4  # batches of a shape on a GPU: to record a pass takes about as long as a few
 MOST_RECORDED = 4  # shapes that are recorded: each keeps its memory
 
@@ -93,6 +101,7 @@ class Forward:
 
     def __init__(self, network, engine, key=None):
         self.network, self.engine, self.key, self.requests = network, engine, key, {}
+        self.threads = torch.get_num_threads()
         self.seen, self.replays = Counter(), {}
 
     def submit(self, batch):
@@ -105,6 +114,7 @@ class Forward:
                 return self._start(batch)
             except Exception as error:  # a network of a family that cannot be converted fails in many ways
                 self.engine = Engine("torch", self.engine.dtype)
+                torch.set_num_threads(self.threads)
                 reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
                 warnings.warn(f"OpenVINO cannot run this network, so PyTorch does ({reason})", stacklevel=2)
         run = self._replay if batch.is_cuda and self.is_recordable else self._run
@@ -116,10 +126,11 @@ class Forward:
 
     def _run(self, batch):
         """The outputs by PyTorch."""
-        low = self.engine.dtype != torch.float32
-        autocast = torch.autocast(batch.device.type, self.engine.dtype, low)
-        in_full = full_float32() if batch.is_cuda and not low else nullcontext()
-        with torch.inference_mode(), autocast, in_full:
+        if self.engine.dtype != torch.float32:
+            precision = _autocast(batch.device.type, self.engine.dtype)
+        else:
+            precision = full_float32() if batch.is_cuda else nullcontext()
+        with torch.inference_mode(), precision:
             return tuple(z.float() for z in self.network(batch))
 
     def _replay(self, batch):
@@ -154,12 +165,12 @@ class Forward:
     def _start(self, batch):
         """Hand a batch to OpenVINO in pieces of one size, each to the request that was idle for longest.
 
-        Whole pieces are not copied where they lie in memory as PyTorch computes on images, channels last.
+        Whole pieces of a contiguous batch are not copied.
         """
         shape = tuple(batch.shape[1:])
         if shape not in self.requests:
             example = batch.new_zeros(AT_ONCE, *shape)
-            requests = _compile(self.network, example, self.engine.dtype, self.key)
+            requests = _compile(self.network, example, self.engine.dtype, self.key, self.threads)
             self.requests[shape] = deque(_Job(request, 0, ()) for request in requests)
         jobs = []
         for piece in batch.split(AT_ONCE):
@@ -168,11 +179,46 @@ class Forward:
             jobs.append(_Job(oldest.request, len(piece)))
             if len(piece) < AT_ONCE:
                 piece = torch.cat([piece, piece.new_zeros(AT_ONCE - len(piece), *shape)])
-            if piece.ndim == 4:
-                piece = piece.permute(0, 2, 3, 1)
             oldest.request.start_async({0: piece.contiguous().numpy()}, share_inputs=True)
             self.requests[shape].append(jobs[-1])
         return _Jobs(jobs)
+
+
+@contextmanager
+def _autocast(device_type, dtype):
+    """PyTorch's autocast, for all but the first `IN_FULL` convolutions."""
+    with torch.autocast(device_type, dtype), _FirstInFull(device_type):
+        yield
+
+
+class _FirstInFull(TorchFunctionMode):
+    def __init__(self, device_type):
+        super().__init__()
+        self.device_type, self.left = device_type, IN_FULL
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if self.left and function in (torch.conv1d, torch.conv2d, torch.conv3d):
+            self.left -= 1
+            args = [x.float() if isinstance(x, torch.Tensor) else x for x in args]
+            with torch.autocast(self.device_type, enabled=False):
+                return function(*args, **(kwargs or {}))
+        return function(*args, **(kwargs or {}))
+
+
+@contextmanager
+def cores_left_to(*passes):
+    """While OpenVINO computes a `Forward` pass, PyTorch prepares batches and gathers outputs in one thread.
+
+    OpenMP's threads spin for a while after each operation, on the cores that OpenVINO computes on: it lost up to a
+    quarter of its speed.
+    """
+    before = torch.get_num_threads()
+    if any(forward.engine.name == "openvino" for forward in passes):
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def outputs(network, batches, examples, precision="auto"):
@@ -182,16 +228,19 @@ def outputs(network, batches, examples, precision="auto"):
         network: module from a batch to a tensor, in eval mode. batches: iterable of tensors (B, …).
         examples: how many there will be in all. precision: "auto", "float32" or "bfloat16".
     """
-    forward, pending = None, deque()
-    for batch in batches:
-        if forward is None:
-            only = Only(network)
-            forward = Forward(only, choose_engine(only, batch[:1], examples, precision))
-        pending.append(forward.submit(batch))
-        while len(pending) > (AHEAD if forward.engine.name == "openvino" else 0):
+    batches = iter(batches)
+    first = list(islice(batches, 1))
+    if not first:
+        return
+    only = Only(network)
+    forward, pending = Forward(only, choose_engine(only, first[0][:1], examples, precision)), deque()
+    with cores_left_to(forward):
+        for batch in chain(first, batches):
+            pending.append(forward.submit(batch))
+            while len(pending) > (AHEAD if forward.engine.name == "openvino" else 0):
+                yield pending.popleft().result()[0]
+        while pending:
             yield pending.popleft().result()[0]
-    while pending:
-        yield pending.popleft().result()[0]
 
 
 def gathered(network, batches, examples, precision="auto"):
@@ -251,35 +300,25 @@ class _Jobs:
         return tuple(torch.cat(pieces) for pieces in zip(*(job.result() for job in self.jobs), strict=True))
 
 
-def _compile(network, example, dtype, key):
-    """OpenVINO's requests to the network for batches of the example's shape; the conversion is kept under ``key``.
-
-    Inputs (B, C, H, W) are handed over as (B, H, W, C).
-    """
-    from openvino import Layout
-    from openvino.preprocess import PrePostProcessor
-
+def _compile(network, example, dtype, key, threads):
+    """OpenVINO's requests to the network for batches of the example's shape; the conversion is kept under ``key``."""
     core, path = _core(), None
     if key is not None:
-        words = json.dumps([key, list(example.shape), _openvino_version()])
+        words = json.dumps([key, list(example.shape), IN_FULL, _openvino_version()])
         path = cache.folder() / "engines" / f"{hashlib.sha256(words.encode()).hexdigest()[:32]}.xml"
-    if path is not None and path.exists() and path.with_suffix(".bin").exists():
-        model = core.read_model(path)
-        cache.note_use(path.with_suffix(".bin"))
-    else:
+    if path is None:
         model = _convert(network, example)
-        if path is not None:
-            _keep(model, path)
-    if example.ndim == 4:
-        layout = PrePostProcessor(model)
-        layout.input(0).model().set_layout(Layout("NCHW"))
-        layout.input(0).tensor().set_layout(Layout("NHWC"))
-        model = layout.build()
-
+        model = _marked(model) if dtype == torch.bfloat16 else model
+    else:
+        if path.exists() and path.with_suffix(".bin").exists():
+            cache.note_use(path.with_suffix(".bin"))
+        else:
+            _keep(_convert(network, example), path)
+        model = core.read_model(path)
     settings = {
         "PERFORMANCE_HINT": "THROUGHPUT",
         "INFERENCE_PRECISION_HINT": "bf16" if dtype == torch.bfloat16 else "f32",
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "INFERENCE_NUM_THREADS": threads,
     }
     compiled = core.compile_model(model, "CPU", settings)
     streams = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
@@ -311,14 +350,38 @@ def _core():
 
 def _keep(model, path):
     """Save a converted network as .xml and .bin, each whole; the .xml, which says that both are there, comes last."""
-    import openvino
-
     with cache.atomic(path) as part:
         xml = part.with_suffix(".xml")
-        openvino.save_model(model, xml, compress_to_fp16=False)
+        _save(model, xml)
         os.replace(xml.with_suffix(".bin"), path.with_suffix(".bin"))
         os.replace(xml, part)
     cache.trim(path.parent, ".bin")  # an .xml that has lost its .bin is a network that was not kept
+
+
+def _marked(model):
+    """A converted network that OpenVINO knows to compute in float32 up to the last of `IN_FULL` convolutions."""
+    with tempfile.TemporaryDirectory() as folder:
+        xml = Path(folder, "network.xml")
+        _save(model, xml)
+        return _core().read_model(xml.read_bytes(), xml.with_suffix(".bin").read_bytes())
+
+
+def _save(model, xml):
+    """Save a converted network, with a mark on all that comes before convolution `IN_FULL`, counted from 0.
+
+    The mark, which has no name in OpenVINO's Python, is the one that it saves itself where it finds that an operation
+    must not be rounded.
+    """
+    import openvino
+
+    openvino.save_model(model, xml, compress_to_fp16=False)
+    tree = ElementTree.parse(xml)
+    layers = tree.findall("layers/layer")
+    convolutions = [i for i, layer in enumerate(layers) if layer.get("type") in ("Convolution", "GroupConvolution")]
+    ends = [*convolutions, convolutions[-1] + 1 if convolutions else 0]
+    for layer in layers[: ends[min(IN_FULL, len(convolutions))]]:
+        ElementTree.SubElement(ElementTree.SubElement(layer, "rt_info"), "attribute", name="precise", version="0")
+    tree.write(xml)
 
 
 def _openvino_version():
