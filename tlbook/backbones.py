@@ -188,9 +188,16 @@ class Backbone(Encoder):
             x = x if like.device.type == "mps" else x.to(like.device)  # not every torch can antialias on MPS
             x = nn.functional.interpolate(x.float(), self._size, mode="bilinear", antialias=True)
         x = x.to(like.device)
-        mean, std = (255 * torch.tensor(v, device=x.device, dtype=torch.float32) for v in (self.mean, self.std))
-        x = (x - mean.view(1, 3, 1, 1)).div_(std.view(1, 3, 1, 1))
-        return x.to(like.dtype)
+        mean, std = (
+            255 * torch.tensor(v, device=x.device, dtype=torch.float32).view(1, 3, 1, 1) for v in (self.mean, self.std)
+        )
+        if (
+            x.device.type == "cpu"
+        ):  # by numpy, in one thread: OpenMP's spin on after each operation, where others compute
+            x, mean, std = x.numpy(), mean.numpy(), std.numpy()
+        x = x - mean
+        x /= std
+        return torch.as_tensor(x).to(like.dtype)
 
     def as_tensor(self, x):
         """One image, decoded and resized but not yet normalised: uint8 (1 or 3, H, W).
@@ -211,7 +218,7 @@ class Backbone(Encoder):
 
         resample = Image.Resampling[self.interpolation.upper()]
         x = FITS[self.fit](to_rgb(x), self._size, resample, self)
-        return torch.from_numpy(np.array(x)).permute(2, 0, 1).contiguous()  # (H, W, 3) -> (3, H, W)
+        return torch.from_numpy(np.asarray(x).transpose(2, 0, 1).copy())  # (H, W, 3) -> (3, H, W)
 
     def forward_features(self, batch):
         """(B, 3, H, W) -> the final feature map, not yet pooled: (B, C, h, w), or (B, tokens, C) for a transformer."""
@@ -307,7 +314,9 @@ def _stack(images):
         raise ValueError(f"images of one batch must have one shape, got {sorted(shapes)}: resize them first")
     if images[0].ndim != 3 or images[0].shape[0] not in (1, 3):
         raise ValueError(f"an image tensor must be (1 or 3, H, W), got {tuple(images[0].shape)}")
-    return torch.stack(list(images))  # one channel becomes three when (x − mean) / std is taken
+    return torch.from_numpy(
+        np.stack([x.cpu().numpy() for x in images])
+    )  # one channel becomes three in (x − mean) / std
 
 
 def _kind(model):

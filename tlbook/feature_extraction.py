@@ -13,14 +13,13 @@ from contextlib import closing, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from tlbook import __version__, processes, progress
 from tlbook import cache as disk
 from tlbook.arguments import names, whole_number
 from tlbook.backbones import backbone_of
 from tlbook.device import memory_kept
-from tlbook.forward import AHEAD, IN_FULL, Forward, OnCPU, Stages, choose_engine, cores_left_to, in_eval_mode
+from tlbook.forward import AHEAD, IN_FULL, Forward, OnCPU, Stages, choose_engine, in_eval_mode
 from tlbook.images import ENOUGH
 from tlbook.loading import eval_batch_size, load
 
@@ -212,7 +211,6 @@ class _Job:
 
         with (
             memory_kept(),
-            cores_left_to(*self.f),
             closing(load(self.data, batches, self.backbones)) as loaded,
             progress.bar(sum(map(len, batches)), self.words, " examples") as bar,
         ):
@@ -228,13 +226,13 @@ class _Job:
 
 def _side_by_side(outputs, rows):
     """(B, D) float32: the pooled outputs of every backbone, view and stage, once they are there."""
-    F = torch.cat([z for future in outputs for z in future.result()], dim=1).cpu()
-    broken = torch.nonzero(~torch.isfinite(F).all(dim=1)).flatten()
+    F = np.concatenate([z.cpu().numpy() for future in outputs for z in future.result()], axis=1)
+    broken = np.flatnonzero(~np.isfinite(F).all(axis=1))
     if len(broken):
         raise ValueError(
-            f"the features of example {rows[int(broken[0])]} are not finite: look at that input, or use float32"
+            f"the features of example {rows[broken[0]]} are not finite: look at that input, or use float32"
         )
-    return F.numpy()
+    return F
 
 
 def _from_cache(job, batches, size, shape):

@@ -17,7 +17,6 @@ import warnings
 from collections import Counter, deque
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from itertools import chain, islice
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -101,7 +100,6 @@ class Forward:
 
     def __init__(self, network, engine, key=None):
         self.network, self.engine, self.key, self.requests = network, engine, key, {}
-        self.threads = torch.get_num_threads()
         self.seen, self.replays = Counter(), {}
 
     def submit(self, batch):
@@ -114,7 +112,6 @@ class Forward:
                 return self._start(batch)
             except Exception as error:  # a network of a family that cannot be converted fails in many ways
                 self.engine = Engine("torch", self.engine.dtype)
-                torch.set_num_threads(self.threads)
                 reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
                 warnings.warn(f"OpenVINO cannot run this network, so PyTorch does ({reason})", stacklevel=2)
         run = self._replay if batch.is_cuda and self.is_recordable else self._run
@@ -126,11 +123,8 @@ class Forward:
 
     def _run(self, batch):
         """The outputs by PyTorch."""
-        if self.engine.dtype != torch.float32:
-            precision = _autocast(batch.device.type, self.engine.dtype)
-        else:
-            precision = full_float32() if batch.is_cuda else nullcontext()
-        with torch.inference_mode(), precision:
+        in_full = full_float32() if batch.is_cuda else nullcontext()
+        with torch.inference_mode(), autocast(batch.device.type, self.engine.dtype), in_full:
             return tuple(z.float() for z in self.network(batch))
 
     def _replay(self, batch):
@@ -170,7 +164,7 @@ class Forward:
         shape = tuple(batch.shape[1:])
         if shape not in self.requests:
             example = batch.new_zeros(AT_ONCE, *shape)
-            requests = _compile(self.network, example, self.engine.dtype, self.key, self.threads)
+            requests = _compile(self.network, example, self.engine.dtype, self.key)
             self.requests[shape] = deque(_Job(request, 0, ()) for request in requests)
         jobs = []
         for piece in batch.split(AT_ONCE):
@@ -185,40 +179,32 @@ class Forward:
 
 
 @contextmanager
-def _autocast(device_type, dtype):
-    """PyTorch's autocast, for all but the first `IN_FULL` convolutions."""
-    with torch.autocast(device_type, dtype), _FirstInFull(device_type):
+def autocast(device_type, dtype):
+    """PyTorch's autocast to ``dtype``, for all but the first `IN_FULL` convolutions; to float32 it is none."""
+    low = dtype != torch.float32
+    with torch.autocast(device_type, dtype, low), _FirstInFull(device_type) if low else nullcontext():
         yield
 
 
 class _FirstInFull(TorchFunctionMode):
+    """The first `IN_FULL` convolutions are computed in float32, if that is what their weights are."""
+
     def __init__(self, device_type):
         super().__init__()
         self.device_type, self.left = device_type, IN_FULL
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
         if self.left and function in (torch.conv1d, torch.conv2d, torch.conv3d):
             self.left -= 1
-            args = [x.float() if isinstance(x, torch.Tensor) else x for x in args]
-            with torch.autocast(self.device_type, enabled=False):
-                return function(*args, **(kwargs or {}))
-        return function(*args, **(kwargs or {}))
+            if (args[1] if len(args) > 1 else kwargs["weight"]).dtype == torch.float32:
+                with torch.autocast(self.device_type, enabled=False):
+                    return function(*map(_full, args), **{name: _full(value) for name, value in kwargs.items()})
+        return function(*args, **kwargs)
 
 
-@contextmanager
-def cores_left_to(*passes):
-    """While OpenVINO computes a `Forward` pass, PyTorch prepares batches and gathers outputs in one thread.
-
-    OpenMP's threads spin for a while after each operation, on the cores that OpenVINO computes on: it lost up to a
-    quarter of its speed.
-    """
-    before = torch.get_num_threads()
-    if any(forward.engine.name == "openvino" for forward in passes):
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def _full(value):
+    return value.float() if isinstance(value, torch.Tensor) else value
 
 
 def outputs(network, batches, examples, precision="auto"):
@@ -228,19 +214,16 @@ def outputs(network, batches, examples, precision="auto"):
         network: module from a batch to a tensor, in eval mode. batches: iterable of tensors (B, …).
         examples: how many there will be in all. precision: "auto", "float32" or "bfloat16".
     """
-    batches = iter(batches)
-    first = list(islice(batches, 1))
-    if not first:
-        return
-    only = Only(network)
-    forward, pending = Forward(only, choose_engine(only, first[0][:1], examples, precision)), deque()
-    with cores_left_to(forward):
-        for batch in chain(first, batches):
-            pending.append(forward.submit(batch))
-            while len(pending) > (AHEAD if forward.engine.name == "openvino" else 0):
-                yield pending.popleft().result()[0]
-        while pending:
+    forward, pending = None, deque()
+    for batch in batches:
+        if forward is None:
+            only = Only(network)
+            forward = Forward(only, choose_engine(only, batch[:1], examples, precision))
+        pending.append(forward.submit(batch))
+        while len(pending) > (AHEAD if forward.engine.name == "openvino" else 0):
             yield pending.popleft().result()[0]
+    while pending:
+        yield pending.popleft().result()[0]
 
 
 def gathered(network, batches, examples, precision="auto"):
@@ -300,25 +283,23 @@ class _Jobs:
         return tuple(torch.cat(pieces) for pieces in zip(*(job.result() for job in self.jobs), strict=True))
 
 
-def _compile(network, example, dtype, key, threads):
+def _compile(network, example, dtype, key):
     """OpenVINO's requests to the network for batches of the example's shape; the conversion is kept under ``key``."""
     core, path = _core(), None
     if key is not None:
         words = json.dumps([key, list(example.shape), IN_FULL, _openvino_version()])
         path = cache.folder() / "engines" / f"{hashlib.sha256(words.encode()).hexdigest()[:32]}.xml"
-    if path is None:
-        model = _convert(network, example)
-        model = _marked(model) if dtype == torch.bfloat16 else model
-    else:
-        if path.exists() and path.with_suffix(".bin").exists():
-            cache.note_use(path.with_suffix(".bin"))
-        else:
-            _keep(_convert(network, example), path)
+    if path is not None and path.exists() and path.with_suffix(".bin").exists():
         model = core.read_model(path)
+        cache.note_use(path.with_suffix(".bin"))
+    else:
+        model = _convert(network, example)
+        if path is not None:
+            _keep(model, path)
     settings = {
         "PERFORMANCE_HINT": "THROUGHPUT",
         "INFERENCE_PRECISION_HINT": "bf16" if dtype == torch.bfloat16 else "f32",
-        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
     }
     compiled = core.compile_model(model, "CPU", settings)
     streams = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
@@ -326,14 +307,39 @@ def _compile(network, example, dtype, key, threads):
 
 
 def _convert(network, example):
-    """A network as OpenVINO's model for batches of the example's shape."""
+    """A network as OpenVINO's model for batches of the example's shape, with its first convolutions marked."""
     import openvino
+    from openvino._offline_transformations import apply_moc_transformations
 
     with warnings.catch_warnings(), torch.no_grad(), in_eval_mode(network):
         warnings.simplefilter("ignore")  # of torch.jit, which OpenVINO traces with
         model = openvino.convert_model(network, example_input=example.contiguous(), input=list(example.shape))
     gc.collect()  # tracing leaves reference cycles, which would keep the network's weights after its last use
-    return model
+    apply_moc_transformations(
+        model, cf=True
+    )  # as compiling would: a convolution that takes in its padding loses its mark
+    return _marked(model)
+
+
+def _marked(model):
+    """The same model, of which OpenVINO computes all that comes before convolution `IN_FULL` in float32.
+
+    The mark is the one that OpenVINO gives, and writes to its files, where an operation must not be rounded. Its Python
+    has no name for it.
+    """
+    import openvino
+
+    with tempfile.TemporaryDirectory() as folder:
+        xml = Path(folder, "network.xml")
+        openvino.save_model(model, xml, compress_to_fp16=False)
+        tree, weights = ElementTree.parse(xml), xml.with_suffix(".bin").read_bytes()
+    layers = tree.findall("layers/layer")
+    places = [i for i, layer in enumerate(layers) if layer.get("type") in ("Convolution", "GroupConvolution")]
+    for layer in layers[: places[IN_FULL] if len(places) > IN_FULL else max(places, default=-1) + 1]:
+        info = layer.find("rt_info")
+        info = ElementTree.SubElement(layer, "rt_info") if info is None else info
+        ElementTree.SubElement(info, "attribute", name="precise", version="0")
+    return _core().read_model(ElementTree.tostring(tree.getroot()), weights)
 
 
 @functools.cache
@@ -350,38 +356,14 @@ def _core():
 
 def _keep(model, path):
     """Save a converted network as .xml and .bin, each whole; the .xml, which says that both are there, comes last."""
+    import openvino
+
     with cache.atomic(path) as part:
         xml = part.with_suffix(".xml")
-        _save(model, xml)
+        openvino.save_model(model, xml, compress_to_fp16=False)
         os.replace(xml.with_suffix(".bin"), path.with_suffix(".bin"))
         os.replace(xml, part)
     cache.trim(path.parent, ".bin")  # an .xml that has lost its .bin is a network that was not kept
-
-
-def _marked(model):
-    """A converted network that OpenVINO knows to compute in float32 up to the last of `IN_FULL` convolutions."""
-    with tempfile.TemporaryDirectory() as folder:
-        xml = Path(folder, "network.xml")
-        _save(model, xml)
-        return _core().read_model(xml.read_bytes(), xml.with_suffix(".bin").read_bytes())
-
-
-def _save(model, xml):
-    """Save a converted network, with a mark on all that comes before convolution `IN_FULL`, counted from 0.
-
-    The mark, which has no name in OpenVINO's Python, is the one that it saves itself where it finds that an operation
-    must not be rounded.
-    """
-    import openvino
-
-    openvino.save_model(model, xml, compress_to_fp16=False)
-    tree = ElementTree.parse(xml)
-    layers = tree.findall("layers/layer")
-    convolutions = [i for i, layer in enumerate(layers) if layer.get("type") in ("Convolution", "GroupConvolution")]
-    ends = [*convolutions, convolutions[-1] + 1 if convolutions else 0]
-    for layer in layers[: ends[min(IN_FULL, len(convolutions))]]:
-        ElementTree.SubElement(ElementTree.SubElement(layer, "rt_info"), "attribute", name="precise", version="0")
-    tree.write(xml)
 
 
 def _openvino_version():

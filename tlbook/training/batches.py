@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from tlbook import cache, progress
-from tlbook.forward import Prefix, outputs
+from tlbook.forward import Prefix, autocast, outputs
 from tlbook.loading import eval_batch_size, load, read_ahead
 
 AUGMENTATIONS = {None: (0,), "flips": (0, 2, 4, 6), "dihedral": tuple(range(8)), "photo": None}  # views to draw from
@@ -118,7 +118,7 @@ class Batches:
                 yield from shown
             elif self.model.training:  # pooled features may pass a dropout, which no engine but PyTorch draws
                 for x in shown:
-                    with torch.no_grad(), torch.autocast(x.device.type, self.dtype, self.dtype != torch.float32):
+                    with torch.no_grad(), autocast(x.device.type, self.dtype):
                         z = self.prefix(x)
                     yield z.float()
             else:
