@@ -39,7 +39,7 @@ FILES, PHOTOGRAPHS, READY = 1024, 48, 1024  # files of either kind, and examples
 
 
 def eager(backbone, batch):
-    """PyTorch's forward pass alone, on a ready tensor, channels last, float32."""
+    """PyTorch's forward pass alone, on a ready tensor, its weights channels last, float32."""
     with torch.inference_mode():
         for _ in range(READY // BATCH):
             backbone.forward_stages(batch)

@@ -1,11 +1,12 @@
 """What bfloat16 features cost a linear probe, beside float32 ones.
 
-    python benchmarks/precision.py    # ten minutes on one core
+    python benchmarks/precision.py    # ten minutes on two cores
 
 Solar cells: the AUC on unseen panels, all 44 of them held out; three sizes, and for each five draws of four folds of
 whole panels. Five small sets of ``benchmarks/small_data.py``: accuracy and log loss over four folds, five draws of
-examples; signs and tiles need ``TLBOOK_MIRROR``. Writes benchmarks/results/precision.json: each draw, and for each size
-of cells the difference of the probabilities averaged over the draws, with its interval over panels.
+examples; signs and tiles need ``TLBOOK_MIRROR``. Each is computed by the engine that `tl.extract` chooses: OpenVINO for
+the cells from 160 px on, PyTorch for the smaller jobs. Writes benchmarks/results/precision.json: each draw, and for
+each size of cells the difference of the probabilities averaged over the draws, with its interval over panels.
 """
 
 import json
@@ -57,9 +58,9 @@ def of_small(name, seed):
 
 
 def main():
+    small = [of_small(name, seed) for name in SMALL for seed in range(DRAWS)]
     found = {size: of_cells(size) for size in SIZES}
     rows = [row for of_size, _ in found.values() for row in of_size]
-    small = [of_small(name, seed) for name in SMALL for seed in range(DRAWS)]
     gaps = [row["bfloat16"] - row["float32"] for row in rows]
     result = about("python benchmarks/precision.py") | {"rows": rows, "mean difference": float(np.mean(gaps))}
     result["difference over panels"] = {

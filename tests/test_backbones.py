@@ -379,6 +379,13 @@ def test_grey_and_colour_tensors_keep_their_size_and_are_normalised(lite0):
     assert torch.allclose(grey, (images[:1, :1].expand(1, 3, 40, 48) / 255 - mean) / std, atol=1e-5)
 
 
+def test_a_batch_lies_where_the_parameters_are_whatever_the_default_device(lite0):
+    image = torch.randint(0, 256, (40, 48, 3), dtype=torch.uint8).permute(2, 0, 1)[:, ::2]  # not contiguous
+    with torch.device("meta"):
+        batch = lite0.prepare([image, image])
+    assert batch.device == lite0.device and torch.equal(batch, lite0.prepare([image.contiguous()] * 2))
+
+
 @pytest.mark.parametrize(
     "inputs, error, says",
     [

@@ -41,15 +41,16 @@ def batch(b, n=4, seed=0):
 def test_openvino_gives_the_features_of_the_plain_pass_in_every_stage(name, dtype, tolerance):
     b = backbone(name)
     x = batch(b)
-    found = Forward(Stages(b, list(b.stages)), Engine("openvino", dtype)).submit(x).result()
+    f = Forward(Stages(b, list(b.stages)), Engine("openvino", dtype))
+    found = f.submit(x).result()
+    assert f.engine.name == "openvino"
     with torch.inference_mode():
         expected = b.forward_stages(x, list(b.stages)).values()
     for stage, z, plain in zip(b.stages, found, expected, strict=True):
         assert z.dtype == torch.float32 and (z - plain).norm() <= tolerance * plain.norm(), stage
 
 
-@pytest.mark.parametrize("key", [None, ["cells"]])
-@pytest.mark.parametrize("engine", ["torch", "openvino"])
+@pytest.mark.parametrize("engine, key", [("torch", None), ("openvino", None), ("openvino", ["cells"])])
 def test_bfloat16_leaves_the_first_convolutions_in_full(engine, key, monkeypatch):
     if engine == "openvino" and not tl.device.has_fast_bfloat16(torch.device("cpu")):
         pytest.skip("OpenVINO computes in bfloat16 only where the CPU has AMX or AVX512-BF16")
@@ -59,11 +60,12 @@ def test_bfloat16_leaves_the_first_convolutions_in_full(engine, key, monkeypatch
     def distance():
         forward = Forward(Stages(b, ["final"]), Engine(engine, torch.bfloat16), key)
         (z,) = forward.submit(x).result()
+        assert forward.engine.name == engine
         return float((z - plain).norm() / plain.norm()), precisions(forward)
 
     with torch.inference_mode():
         plain = b.forward_stages(x)["final"]
-    for _ in range(2):  # converted anew, and from the file
+    for _ in range(2):  # with a key, converted anew and then from the file
         found, of_convolutions = distance()
         assert found < 0.045 and of_convolutions in ([], ["f32", "f32", "bf16", "bf16"])
     monkeypatch.setattr(forward, "IN_FULL", 0)
@@ -106,7 +108,9 @@ def test_the_third_convolution_is_the_first_in_bfloat16_and_a_network_with_fewer
     few = [nn.Sequential(*part, nn.Flatten()) for part in (layers[:3], layers[:1], [nn.Linear(12, 5)])]
     for network in [*few, Called(True), Called(False)]:
         for engine in ("torch", "openvino"):
-            (z,) = Forward(forward.Only(network.eval()), Engine(engine, torch.bfloat16)).submit(x).result()
+            f = Forward(forward.Only(network.eval()), Engine(engine, torch.bfloat16))
+            (z,) = f.submit(x).result()
+            assert f.engine.name == engine
             assert (z - network(x)).norm() < (0.02 if "Linear" in str(network) else 1e-5) * network(x).norm()
 
 

@@ -188,16 +188,13 @@ class Backbone(Encoder):
             x = x if like.device.type == "mps" else x.to(like.device)  # not every torch can antialias on MPS
             x = nn.functional.interpolate(x.float(), self._size, mode="bilinear", antialias=True)
         x = x.to(like.device)
-        mean, std = (
-            255 * torch.tensor(v, device=x.device, dtype=torch.float32).view(1, 3, 1, 1) for v in (self.mean, self.std)
-        )
-        if (
-            x.device.type == "cpu"
-        ):  # by numpy, in one thread: OpenMP's spin on after each operation, where others compute
-            x, mean, std = x.numpy(), mean.numpy(), std.numpy()
-        x = x - mean
-        x /= std
-        return torch.as_tensor(x).to(like.dtype)
+        mean, std = (np.float32(255) * np.array(v, np.float32).reshape(1, 3, 1, 1) for v in (self.mean, self.std))
+        if x.device.type == "cpu":  # in one thread: those of PyTorch spin on after each operation, where others compute
+            x = x.numpy() - mean
+            x /= std
+            return torch.from_numpy(x).to(like.dtype)
+        mean, std = (torch.from_numpy(v).to(x.device) for v in (mean, std))
+        return (x - mean).div_(std).to(like.dtype)
 
     def as_tensor(self, x):
         """One image, decoded and resized but not yet normalised: uint8 (1 or 3, H, W).
@@ -314,9 +311,10 @@ def _stack(images):
         raise ValueError(f"images of one batch must have one shape, got {sorted(shapes)}: resize them first")
     if images[0].ndim != 3 or images[0].shape[0] not in (1, 3):
         raise ValueError(f"an image tensor must be (1 or 3, H, W), got {tuple(images[0].shape)}")
-    return torch.from_numpy(
-        np.stack([x.cpu().numpy() for x in images])
-    )  # one channel becomes three in (x − mean) / std
+    # One channel becomes three in (x − mean) / std
+    if images[0].device.type != "cpu":
+        return torch.stack(list(images))
+    return torch.from_numpy(np.stack([x.numpy() for x in images]))
 
 
 def _kind(model):

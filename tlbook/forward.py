@@ -315,17 +315,16 @@ def _convert(network, example):
         warnings.simplefilter("ignore")  # of torch.jit, which OpenVINO traces with
         model = openvino.convert_model(network, example_input=example.contiguous(), input=list(example.shape))
     gc.collect()  # tracing leaves reference cycles, which would keep the network's weights after its last use
-    apply_moc_transformations(
-        model, cf=True
-    )  # as compiling would: a convolution that takes in its padding loses its mark
+    # What compiling would do later: a convolution that takes in the padding before it is a new one, without a mark
+    apply_moc_transformations(model, cf=True)
     return _marked(model)
 
 
 def _marked(model):
     """The same model, of which OpenVINO computes all that comes before convolution `IN_FULL` in float32.
 
-    The mark is the one that OpenVINO gives, and writes to its files, where an operation must not be rounded. Its Python
-    has no name for it.
+    By this mark OpenVINO's files say of an operation that it must not be rounded (newer versions read it, and write it
+    by another name). Its Python has no name for it.
     """
     import openvino
 
