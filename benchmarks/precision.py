@@ -5,8 +5,9 @@
 Solar cells: the AUC on unseen panels, all 44 of them held out; three sizes, and for each five draws of four folds of
 whole panels. Five small sets of ``benchmarks/small_data.py``: accuracy and log loss over four folds, five draws of
 examples; signs and tiles need ``TLBOOK_MIRROR``. Each is computed by the engine that `tl.extract` chooses: OpenVINO for
-the cells from 160 px on, PyTorch for the smaller jobs. Writes benchmarks/results/precision.json: each draw, and for
-each size of cells the difference of the probabilities averaged over the draws, with its interval over panels.
+the cells from 160 px on, PyTorch for the smaller jobs. And how far the features move, relative to their length, by
+which convolutions are rounded. Writes benchmarks/results/precision.json: each draw, and for each size of cells the
+difference of the probabilities averaged over the draws, with its interval over panels.
 """
 
 import json
@@ -14,9 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import small_data
+import torch
 from record import about
+from torch import nn
 
 import tlbook as tl
+from tlbook import forward
+from tlbook.forward import Engine, Forward, Stages
 
 SIZES, DRAWS = (96, 160, 224), 5
 SMALL = ("digits", "tiles", "signs", "shapes", "colours")
@@ -57,7 +62,45 @@ def of_small(name, seed):
     return row
 
 
+def distances(size=160):
+    """{what is rounded: distance of the features of 64 cells to those in float32, relative}"""
+    data, backbone = tl.data.solar_cells(size), tl.load_backbone()
+    x = backbone.prepare([data[i][0] for i in range(0, len(data), 41)])
+    convolutions = [module for module in backbone.modules() if isinstance(module, nn.Conv2d)]
+
+    def features(engine="torch", dtype="float32"):
+        with forward.in_eval_mode(backbone):
+            found = Forward(Stages(backbone, ("final",)), Engine(engine, getattr(torch, dtype)))
+            return found.submit(x).result()[0]
+
+    def rounded(some):
+        """The features in float32, but for the inputs and the weights of some convolutions."""
+        kept = [(m, m.weight.data) for m in some]
+        hooks = [m.register_forward_pre_hook(lambda m, args: (args[0].bfloat16().float(),)) for m in some]
+        for module, weight in kept:
+            module.weight.data = weight.bfloat16().float()
+        try:
+            return features()
+        finally:
+            for hook in hooks:
+                hook.remove()
+            for module, weight in kept:
+                module.weight.data = weight
+
+    plain, first = features(), forward.IN_FULL
+    found = {
+        "the second convolution alone": rounded(convolutions[1:2]),
+        f"the {len(convolutions) - 2} after it": rounded(convolutions[2:]),
+    }
+    for forward.IN_FULL in (0, first):
+        for engine in ("torch", "openvino"):
+            found[f"by {engine}, all but the first {forward.IN_FULL}"] = features(engine, "bfloat16")
+    return {name: float((z - plain).norm() / plain.norm()) for name, z in found.items()}
+
+
 def main():
+    moved = distances()
+    print(moved, flush=True)
     small = [of_small(name, seed) for name in SMALL for seed in range(DRAWS)]
     found = {size: of_cells(size) for size in SIZES}
     rows = [row for of_size, _ in found.values() for row in of_size]
@@ -66,7 +109,7 @@ def main():
     result["difference over panels"] = {
         str(size): [comparison.difference, *comparison.interval] for size, (_, comparison) in found.items()
     }
-    result |= {"small sets": small, "mean difference, small sets": {}}
+    result |= {"distance of the features": moved, "small sets": small, "mean difference, small sets": {}}
     for name in SMALL:
         of_set = [row for row in small if row["data"] == name]
         result["mean difference, small sets"][name] = {
