@@ -1,4 +1,4 @@
-"""What lesson 08 asserts about its student fails when the teacher knows nothing, and when there is nothing to learn."""
+"""What lesson 08 asserts about its student holds without a label, by the teacher alone, and fails by its contrary."""
 
 from dataclasses import replace
 
@@ -23,9 +23,9 @@ def split(data):
 
 @pytest.fixture(scope="module")
 def teacher(data, split):
-    """(N, 2) what a linear probe says of every cell."""
-    features = tl.extract(tl.load_backbone(), data, stages=("blocks.4",))
-    return tl.linear_probe(features, split).predict_proba(features.X)
+    """(N, 2) what a linear probe says of every cell; its C lets it tell them well apart."""
+    features = tl.extract(tl.load_backbone(), data, stages=("blocks.4",), precision="float32")
+    return tl.linear_probe(features, split, C=1e-3).predict_proba(features.X)
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +53,6 @@ def test_a_student_without_labels_learns_from_its_teacher(student, teacher, data
     assert_learned(student(teacher, lies))
 
 
-def test_the_claim_fails_with_answers_to_other_cells(student, teacher):
+def test_the_claim_fails_with_a_teacher_that_says_the_contrary(student, teacher):
     with pytest.raises(AssertionError):
-        assert_learned(student(np.random.default_rng(0).permutation(teacher)))
+        assert_learned(student(teacher[:, ::-1].copy()))
