@@ -70,8 +70,10 @@ def distances(size=160):
 
     def features(engine="torch", dtype="float32"):
         with forward.in_eval_mode(backbone):
-            found = Forward(Stages(backbone, ("final",)), Engine(engine, getattr(torch, dtype)))
-            return found.submit(x).result()[0]
+            run = Forward(Stages(backbone, ("final",)), Engine(engine, getattr(torch, dtype)))
+            (z,) = run.submit(x).result()
+            assert run.engine.name == engine, "needs OpenVINO: pip install openvino"
+            return z
 
     def rounded(some):
         """The features in float32, but for the inputs and the weights of some convolutions."""
@@ -92,9 +94,10 @@ def distances(size=160):
         "the second convolution alone": rounded(convolutions[1:2]),
         f"the {len(convolutions) - 2} after it": rounded(convolutions[2:]),
     }
-    for forward.IN_FULL in (0, first):
+    for in_full in (0, first):
+        forward.IN_FULL = in_full
         for engine in ("torch", "openvino"):
-            found[f"by {engine}, all but the first {forward.IN_FULL}"] = features(engine, "bfloat16")
+            found[f"by {engine}, all but the first {in_full}"] = features(engine, "bfloat16")
     return {name: float((z - plain).norm() / plain.norm()) for name, z in found.items()}
 
 

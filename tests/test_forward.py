@@ -58,10 +58,10 @@ def test_bfloat16_leaves_the_first_convolutions_in_full(engine, key, monkeypatch
     x = b.prepare([data[i][0] for i in range(0, len(data), 41)])
 
     def distance():
-        forward = Forward(Stages(b, ["final"]), Engine(engine, torch.bfloat16), key)
-        (z,) = forward.submit(x).result()
-        assert forward.engine.name == engine
-        return float((z - plain).norm() / plain.norm()), precisions(forward)
+        f = Forward(Stages(b, ["final"]), Engine(engine, torch.bfloat16), key)
+        (z,) = f.submit(x).result()
+        assert f.engine.name == engine
+        return float((z - plain).norm() / plain.norm()), precisions(f)
 
     with torch.inference_mode():
         plain = b.forward_stages(x)["final"]
