@@ -63,11 +63,23 @@ def from_tar(name, members, rng, n, group=None):
         labels = np.array([classes.index(f.split("/")[-2]) for f in files])
         rows = few(labels, n, rng)
         pictures = [Image.open(io.BytesIO(tar.extractfile(files[i]).read())).convert("RGB") for i in rows]
-    return pictures, labels[rows], None if group is None else np.array([group(files[i]) for i in rows])
+    return pictures, labels[rows], None if group is None else group(files)[rows]
+
+
+def signers(files):
+    """Each showed 0 to 9 in turn, and files are numbered as they were taken: where the digit falls a new one begins.
+
+    A small fall is two pictures out of turn. (Two signers whose pictures are mostly missing may count as one.)
+    """
+    number = [int("".join(c for c in Path(file).name if c.isdigit())) for file in files]
+    digit, turn = np.array([int(Path(file).parent.name) for file in files]), np.argsort(number)
+    groups = np.empty(len(files), dtype=int)
+    groups[turn] = np.cumsum(np.diff(digit[turn], prepend=0) <= -4)
+    return groups
 
 
 def signs(rng):
-    return from_tar("signs", None, rng, 20, lambda f: int("".join(c for c in f.split("/")[-1] if c.isdigit())) // 10)
+    return from_tar("signs", None, rng, 20, signers)
 
 
 def tiles(rng):

@@ -139,6 +139,17 @@ def test_the_table_of_own_data_is_the_record(name):
     assert {len(runs), *ahead} <= set(map(int, numbers))
 
 
+def test_the_photographs_of_a_signer_are_one_group(monkeypatch):
+    """Each showed 0 to 9; the files are numbered on, from any number, and now and then two are out of turn."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    from small_data import signers
+
+    shown = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9] + [1, 0, 2, 3, 3, 5, 6, 7, 8, 9] + [4, 5, 6, 7, 8, 9]
+    files = np.array([f"signs/{digit}/IMG_{1118 + i}.JPG" for i, digit in enumerate(shown)])
+    turn = np.argsort(files)  # folder by folder
+    assert signers(files[turn]).tolist() == np.repeat([0, 1, 2], [10, 10, 6])[turn].tolist()
+
+
 @pytest.mark.parametrize("name", ["README.md", "README.zh.md"])
 def test_the_tables_of_speed_are_the_records(name):
     said, folder = (ROOT / name).read_text(encoding="utf-8"), ROOT / "benchmarks" / "results"
@@ -154,6 +165,30 @@ def test_the_tables_of_speed_are_the_records(name):
     for shape in json.loads((folder / "probes.json").read_text(encoding="utf-8"))["shapes"].values():
         cells = " | ".join(f"{np.median(shape['seconds'][who]):.1f} s" for who in ("tlbook", "scikit-learn"))
         assert f" | {cells} | {shape['ratio']:.1f} |" in said
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.zh.md"])
+def test_the_table_of_fine_tuning_follows_from_the_epochs(name):
+    """How long until both are as good on the test part as the worse of the two is where validation ended it?"""
+    said = (ROOT / name).read_text(encoding="utf-8")
+    epochs = json.loads((ROOT / "benchmarks/results/fine_tuning_peers.json").read_text())["epochs"]
+
+    def end(fit):
+        return min(fit, key=lambda row: row["val loss"])["test AUC"]
+
+    def first(fit, level):
+        return min(row["seconds"] for row in fit if row["test AUC"] >= level)
+
+    for which in ("tutorial", "fastai", "timm"):
+        cells = []
+        for of in ("solar", "signs"):
+            pairs = list(zip(epochs[f"{of}, tlbook"], epochs[f"{of}, {which}"], strict=True))
+            times = [first(b, min(end(a), end(b))) / first(a, min(end(a), end(b))) for a, b in pairs]
+            cells += [f"{np.mean([end(b) for _, b in pairs]):.2f}"]
+            cells += [f"× {np.median(times):.1f} ({min(times):.1f}–{max(times):.1f})"]
+        assert f" | {' | '.join(cells)} |" in said, which
+    ours = [np.mean([end(fit) for fit in epochs[f"{of}, tlbook"]]) for of in ("solar", "signs")]
+    assert f" | {ours[0]:.2f} | 1 | {ours[1]:.2f} | 1 |" in said
 
 
 @pytest.mark.parametrize("name", ["README.md", "README.zh.md"])
