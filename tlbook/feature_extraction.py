@@ -139,7 +139,7 @@ def extract(
         precision: of the forward pass: "auto", "float32" or "bfloat16"; the result is float32. Where the hardware is
             fast at it "auto" is bfloat16, but for the first two convolutions. Beside float32 it moved the AUC of a
             probe by −.002 to +.012 in fifteen draws of folds of the solar cells at three sizes, +.001 in mean, and the
-            accuracy on five small sets by −.002 to +.002 in mean (``benchmarks/results/precision.json``).
+            accuracy on five small sets by −.002 at most in mean (``benchmarks/results/precision.json``).
         batch_size: examples at a time; 32 on a CPU and 256 on a GPU unless given.
         cache: keep the result on disk, under a key of the weights, the inputs, the engine and every argument that
             changes it. With a hook on a backbone nothing is kept, for it may do anything.
