@@ -2,7 +2,7 @@
 
     python benchmarks/fine_tuning.py paper               # one run under the split and weights of Deitsch et al. (2019)
     python benchmarks/fine_tuning.py peers               # seconds to the same test AUC, beside three peers: two hours
-    python benchmarks/fine_tuning.py peers solar signs   # the fits on these sets alone, for processes side by side
+    python benchmarks/fine_tuning.py peers solar         # the fits on a set alone, for processes side by side
 
 Each writes benchmarks/results/fine_tuning_<name>.json.
 
@@ -21,6 +21,9 @@ labels choose nothing; they only say when a fit was as good as the other.
 
 What that cannot show: which library is faster. Recipes are compared, on one core, of one small network; LP-FT's rate
 was once chosen on sets that these two belong to (``small_data.py``), and validation on a few panels chooses badly.
+
+The record was made on two cores, a set on each: ``OMP_NUM_THREADS=1 taskset -c 0 python … peers solar``, and signs on
+core 1; the last call, alone, adds images/s of a step beside the bare one, and what storing a frozen prefix saves.
 
 Fits of `peers` are kept in build/fine_tuning as they end, so that a run that was cut goes on later: remove that folder
 to start anew. Signs need ``TLBOOK_MIRROR``.
@@ -116,7 +119,7 @@ def solar():
 
 
 def signs():
-    """2,062 photographs of hands that show a digit, by about 218 signers."""
+    """2,062 photographs of hands that show a digit, by 208 signers."""
     pictures, labels, groups = small_data.from_tar("signs", None, np.random.default_rng(0), 10_000, small_data.signers)
     images = [torch.from_numpy(np.array(x.resize((SIZE, SIZE)))).permute(2, 0, 1) for x in pictures]
     return tl.data.Dataset(images, labels, [str(k) for k in range(10)], groups)
