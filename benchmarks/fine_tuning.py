@@ -11,7 +11,8 @@ the optimizers, schedules and augmentations that they document; the tutorial's a
 of 300, one of warm-up in place of five), and timm's batches smaller (32), with the rate that the script makes of that.
 All see the same images, weights and folds, in which every solar panel and every signer is held out once, and all choose
 the same way: of three learning rates (a third of the documented one, that one, three times it) the one with the lowest
-loss on validation groups of the training part, with the first seed; the second seed takes it over. So is the epoch.
+loss on validation groups of the training part, with the first seed; the second seed takes it over. That loss chooses
+the epoch, too.
 
 Two fits that end at different AUCs are compared at the lower of the two: how many seconds does each need to be as good
 on the test part, for the first time, as the worse of them is in the end? Both are known once an epoch only. What is

@@ -171,7 +171,8 @@ def test_the_tables_of_speed_are_the_records(name):
 def test_the_table_of_fine_tuning_follows_from_the_epochs(name):
     """How long until both are as good on the test part as the worse of the two is where validation ended it?"""
     said = (ROOT / name).read_text(encoding="utf-8")
-    epochs = json.loads((ROOT / "benchmarks/results/fine_tuning_peers.json").read_text())["epochs"]
+    record = json.loads((ROOT / "benchmarks/results/fine_tuning_peers.json").read_text())
+    epochs = record["epochs"]
 
     def end(fit):
         return min(fit, key=lambda row: row["val loss"])["test AUC"]
@@ -189,6 +190,9 @@ def test_the_table_of_fine_tuning_follows_from_the_epochs(name):
         assert f" | {' | '.join(cells)} |" in said, which
     ours = [np.mean([end(fit) for fit in epochs[f"{of}, tlbook"]]) for of in ("solar", "signs")]
     assert f" | {ours[0]:.2f} | 1 | {ours[1]:.2f} | 1 |" in said
+    after = said[said.index(f" | {ours[0]:.2f} | 1 |") :].split("\n\n")[1]
+    for auc, seconds in (np.mean(record["probe"][of], axis=0) for of in ("solar", "signs")):
+        assert re.search(rf"\b{auc:.2f}\D+{seconds:.0f}\D", after)
 
 
 @pytest.mark.parametrize("name", ["README.md", "README.zh.md"])
